@@ -1,0 +1,47 @@
+# Verbs of carbseg; each sets up what it needs. Variables: DATASET, DATA_ROOT, CLIP, OUT, ARGS.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+CARBSEG := $(BIN)/python -m pipeline
+
+DATASET ?= toy
+OPTIONS = --dataset $(DATASET) $(if $(DATA_ROOT),--data-root $(DATA_ROOT)) $(if $(CLIP),--clip $(CLIP)) $(if $(OUT),--out $(OUT)) $(ARGS)
+PACKAGES := pipeline labelgen segtrain evaluation
+
+.PHONY: setup demo pseudolabels train eval test check format clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: setup  ## toy scenes from nothing to a table and pictures, on the test split
+	$(CARBSEG) run --dataset toy --out $(or $(OUT),runs/demo) --split test $(ARGS)
+
+pseudolabels: setup
+	$(CARBSEG) labels $(OPTIONS)
+
+train: setup
+	$(CARBSEG) train $(OPTIONS)
+
+eval: setup
+	$(CARBSEG) evaluate $(OPTIONS)
+
+test: setup
+	$(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy $(PACKAGES)
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) runs data

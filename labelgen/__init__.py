@@ -1,0 +1,1 @@
+"""Dense pseudo-labels from a frozen CLIP, cached in Zarr."""

@@ -1,0 +1,122 @@
+"""Reading images and label maps, resizing, normalising. BGR stops here: everything returned is RGB.
+
+Shapes: H W pixels. Arrays are numpy, channels last, until `to_pixels`.
+"""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from labelgen.samples import InputError
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+# A broken file is reported once, by us, with its path.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+
+def read_image(path: str | Path) -> NDArray[np.uint8]:
+    """image_HW3: uint8 RGB in 0..255, turned upright by its EXIF tag.
+
+    Raises FileNotFoundError, and InputError for a file that is truncated or no image.
+    """
+    bgr = _decode(path, cv2.IMREAD_COLOR)
+    return np.ascontiguousarray(bgr[..., ::-1])
+
+
+def read_label_map(path: str | Path) -> NDArray[np.uint8]:
+    """label_HW: uint8 raw ids, exactly as stored.
+
+    Raises FileNotFoundError, and InputError for a broken file, colours instead of ids, or more than 8 bits.
+    """
+    label = _decode(path, cv2.IMREAD_UNCHANGED)
+    if label.ndim != 2 or label.dtype != np.uint8:
+        raise InputError(f"{path} must hold one 8-bit id a pixel, got {label.dtype} of shape {label.shape}")
+    return label
+
+
+def _decode(path: str | Path, flags: int) -> NDArray[np.uint8]:
+    data = Path(path).read_bytes()  # raises FileNotFoundError, and works for any file name
+    _check_complete(path, data)
+    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+    if decoded is None:
+        raise InputError(f"{path} cannot be read as an image; replace the file or take it out of the split")
+    return decoded  # type: ignore[return-value]
+
+
+def _check_complete(path: str | Path, data: bytes) -> None:
+    """OpenCV fills the missing half of a truncated file with grey and says nothing."""
+    ends = {b"\xff\xd8\xff": b"\xff\xd9", b"\x89PNG": b"IEND\xaeB`\x82"}
+    for start, end in ends.items():
+        if data.startswith(start) and end not in data[-1024:]:
+            raise InputError(f"{path} is truncated; copy it again or take it out of the split")
+
+
+def write_png(path: str | Path, image: NDArray[np.uint8]) -> None:
+    """Write (H, W) ids or (H, W, 3) RGB, under a temporary name first: no half-written file is ever seen."""
+    path = Path(path)
+    ok, data = cv2.imencode(".png", image[..., ::-1] if image.ndim == 3 else image)
+    assert ok
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(data.tobytes())
+    partial.replace(path)
+
+
+def resize_image(image_HW3: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """Bilinear to (height, width), averaged over areas when shrinking."""
+    if image_HW3.shape[:2] == (height, width):
+        return image_HW3
+    shrinks = height < image_HW3.shape[0] and width < image_HW3.shape[1]
+    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return cv2.resize(image_HW3, (width, height), interpolation=interpolation).astype(np.uint8)
+
+
+def normalise(
+    image_HW3: NDArray[np.uint8], mean: tuple[float, ...] = CLIP_MEAN, std: tuple[float, ...] = CLIP_STD
+) -> NDArray[np.float32]:
+    """pixels_3HW: float32, (image / 255 - mean) / std, channels first."""
+    scale = 1 / (255 * np.array(std, np.float32))
+    shift = np.array(mean, np.float32) / np.array(std, np.float32)
+    return np.ascontiguousarray((image_HW3 * scale - shift).transpose(2, 0, 1))
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """(height, width) as `read_image` will return it, from the file's header alone. Raises InputError."""
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            turned = image.getexif().get(ImageOps.ExifTags.Base.Orientation, 1) >= 5
+            return (image.width, image.height) if turned else (image.height, image.width)
+    except UnidentifiedImageError as error:
+        raise InputError(f"{path} cannot be read as an image; replace the file or take it out of the split") from error
+
+
+def bilinear_weights(positions: NDArray[np.floating], cells: int) -> NDArray[np.float32]:
+    """Rows of weights (len(positions), cells) that sample a row of `cells` values at real-valued positions.
+
+    Cell k has its centre at k + 0.5; positions beyond the outer centres take the outer cell. Two of these matrices
+    warp a map of logits in one product, rows @ logits_hw @ columns.T, whatever the crop, scale and flip.
+    """
+    centred = np.clip(positions - 0.5, 0, cells - 1)
+    lower = np.minimum(centred.astype(np.int64), max(cells - 2, 0))
+    upper = np.minimum(lower + 1, cells - 1)
+    share = (centred - lower).astype(np.float32)
+    rows = np.arange(len(positions))
+    weights = np.zeros((len(positions), cells), np.float32)
+    weights[rows, lower] += 1 - share
+    weights[rows, upper] += share
+    return weights
+
+
+def resize_logits(logits_Chw: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
+    """Bilinear to (C, height, width), where the corners of the outer cells are the corners of the image."""
+    h, w = logits_Chw.shape[1:]
+    rows = bilinear_weights((np.arange(height) + 0.5) * h / height, h)
+    columns = bilinear_weights((np.arange(width) + 0.5) * w / width, w)
+    return rows @ logits_Chw @ columns.T

@@ -1,0 +1,172 @@
+"""CLIP in dense mode: a similarity to each text for every patch of an image, without training (MaskCLIP).
+
+Shapes: B batch, C classes, D embedding, H W pixels, h w patches (h = H / patch), N = h * w + 1 tokens,
+A attention heads.
+"""
+
+import os
+from pathlib import Path
+from typing import Literal, Self, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from labelgen.images import CLIP_MEAN, CLIP_STD
+from labelgen.samples import InputError
+
+Variant = Literal["maskclip", "value", "sclip", "clearclip", "naclip"]
+VARIANTS: tuple[Variant, ...] = get_args(Variant)
+# Of the last block's three paths, these variants keep only the (changed) attention.
+ATTENTION_ONLY: tuple[Variant, ...] = ("value", "clearclip", "naclip")
+TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
+NEIGHBOUR_STD_PATCHES = 5.0  # width of naclip's Gaussian prior, in patches
+
+
+class DenseCLIP(nn.Module):
+    """A CLIP model whose last vision block is changed so that patches keep their place.
+
+    All blocks but the last run as usual. In the last one, attention is replaced by (variant):
+    `maskclip`: each token's own value (MaskCLIP; CARB's pseudo-masks); `value`: the same without residual and
+    MLP; `sclip`: softmax(q qT) + softmax(k kT); `clearclip`: softmax(q qT), no residual, no MLP; `naclip`:
+    softmax(k kT + a Gaussian prior around each patch), no residual, no MLP.
+    """
+
+    def __init__(self, model: nn.Module, tokenizer: object = None, variant: Variant = "maskclip") -> None:
+        super().__init__()
+        if variant not in VARIANTS:
+            raise InputError(f"variant must be one of {', '.join(VARIANTS)}, got {variant!r}")
+        self.model = model.eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.variant: Variant = variant
+        self.patch_px = int(model.config.vision_config.patch_size)  # type: ignore[union-attr]
+        self.image_mean: tuple[float, ...] = CLIP_MEAN
+        self.image_std: tuple[float, ...] = CLIP_STD
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path_or_hub_id: str | os.PathLike[str],
+        variant: Variant = "maskclip",
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> Self:
+        """Load a HF CLIP folder or hub id, e.g. "openai/clip-vit-base-patch16".
+
+        Pixel mean and std come from its preprocessor_config.json. Raises InputError when the model cannot be
+        had, saying how to get it.
+        """
+        from transformers import AutoTokenizer, CLIPModel
+        from transformers.image_processing_base import ImageProcessingMixin
+
+        name = str(path_or_hub_id)
+        if Path(name).exists() and not (Path(name) / "config.json").is_file():
+            raise InputError(f"{name} is no CLIP model folder: it has no config.json")
+        try:
+            model = CLIPModel.from_pretrained(name, dtype=dtype or torch.float32)
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"no CLIP weights at {name!r}: give a local folder with config.json and model.safetensors, "
+                f"or a hub id such as openai/clip-vit-base-patch16 on a connected machine ({_first_line(error)})"
+            ) from error
+        # transformers makes up an empty tokenizer for a folder without one; encode_text then says what is missing
+        has_tokenizer = not Path(name).is_dir() or any((Path(name) / f).is_file() for f in TOKENIZER_FILES)
+        tokenizer = AutoTokenizer.from_pretrained(name) if has_tokenizer else None
+        dense = cls(model, tokenizer, variant)
+        try:
+            settings, _ = ImageProcessingMixin.get_image_processor_dict(name)
+        except OSError:
+            settings = {}  # no preprocessor_config.json: OpenAI's constants
+        dense.image_mean = tuple(settings.get("image_mean", CLIP_MEAN))
+        dense.image_std = tuple(settings.get("image_std", CLIP_STD))
+        return dense.to(device)
+
+    @torch.inference_mode()
+    def encode_text(self, prompts: list[list[str]]) -> Tensor:
+        """One unit vector a class: unit_text_CD, float32.
+
+        Each sentence is encoded and L2-normalised; a class is the normalised mean of its sentences.
+        """
+        if self.tokenizer is None:
+            raise InputError("this CLIP folder has no tokenizer files (tokenizer.json, or vocab.json and merges.txt)")
+        length = self.model.config.text_config.max_position_embeddings  # type: ignore[union-attr]
+        vectors = []
+        for class_prompts in prompts:
+            tokens = self.tokenizer(  # type: ignore[operator]
+                class_prompts, padding=True, truncation=True, max_length=length, return_tensors="pt"
+            ).to(self._device)
+            pooled = self.model.text_model(  # type: ignore[operator,union-attr]
+                input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
+            ).pooler_output
+            text_PD = F.normalize(self.model.text_projection(pooled).float(), dim=-1)  # type: ignore[operator]
+            vectors.append(F.normalize(text_PD.mean(0), dim=-1))
+        return torch.stack(vectors)
+
+    @torch.inference_mode()
+    def features(self, pixels_B3HW: Tensor) -> Tensor:
+        """Unit vectors (B, D, h, w), float32, of normalised pixels whose H and W are multiples of the patch.
+
+        Raises InputError for other sizes: the caller pads or resizes, so that no row is lost silently.
+        """
+        B, _, H, W = pixels_B3HW.shape
+        if H % self.patch_px or W % self.patch_px:
+            raise InputError(f"height and width must be multiples of {self.patch_px}, got {H} x {W}")
+        vision = self.model.vision_model
+        x_BND = vision.embeddings(pixels_B3HW.to(self._device), interpolate_pos_encoding=True)  # type: ignore
+        x_BND = vision.pre_layrnorm(x_BND)  # type: ignore[operator,union-attr]
+        *blocks, last = vision.encoder.layers  # type: ignore[union-attr,misc]
+        for block in blocks:
+            x_BND = block(x_BND, attention_mask=None)
+        h, w = H // self.patch_px, W // self.patch_px
+        z_BND = self._last_block(last, x_BND, h, w)
+        embedded = self.model.visual_projection(vision.post_layernorm(z_BND)[:, 1:])  # type: ignore
+        return F.normalize(embedded.float(), dim=-1).transpose(1, 2).reshape(B, -1, h, w)
+
+    def logits(self, pixels_B3HW: Tensor, text_CD: Tensor) -> Tensor:
+        """Cosine similarities (B, C, h, w) in [-1, 1] of every patch with unit text vectors (CARB, Eq. 1)."""
+        features_BDhw = self.features(pixels_B3HW)
+        return torch.einsum("bdhw,cd->bchw", features_BDhw, text_CD.to(features_BDhw))
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def _last_block(self, block: nn.Module, x_BND: Tensor, h: int, w: int) -> Tensor:
+        attention: nn.Module = block.self_attn  # type: ignore[assignment]
+        y_BND = block.layer_norm1(x_BND)  # type: ignore[operator]
+        value_BND = attention.v_proj(y_BND)  # type: ignore[operator]
+        if self.variant not in ("maskclip", "value"):
+            value_BND = self._attend(attention, y_BND, value_BND, h, w)
+        z_BND: Tensor = attention.out_proj(value_BND)  # type: ignore[operator]
+        if self.variant in ATTENTION_ONLY:
+            return z_BND
+        z_BND = x_BND + z_BND
+        return z_BND + block.mlp(block.layer_norm2(z_BND))  # type: ignore[operator]
+
+    def _attend(self, attention: nn.Module, y_BND: Tensor, value_BND: Tensor, h: int, w: int) -> Tensor:
+        def heads(tokens_BND: Tensor) -> Tensor:
+            return tokens_BND.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)  # type: ignore
+
+        value = heads(value_BND)
+        key = heads(attention.k_proj(y_BND))  # type: ignore[operator]
+        if self.variant == "naclip":
+            prior_NN = neighbour_prior(h, w).to(key)
+            mixed_BAND = F.scaled_dot_product_attention(key, key, value, attn_mask=prior_NN)
+        else:
+            query = heads(attention.q_proj(y_BND))  # type: ignore[operator]
+            mixed_BAND = F.scaled_dot_product_attention(query, query, value)
+            if self.variant == "sclip":
+                mixed_BAND = mixed_BAND + F.scaled_dot_product_attention(key, key, value)
+        return mixed_BAND.transpose(1, 2).flatten(2)
+
+
+def neighbour_prior(h: int, w: int, std: float = NEIGHBOUR_STD_PATCHES) -> Tensor:
+    """Added to naclip's attention scores: (N, N) Gaussian of the distance between patches, 0 for the CLS token."""
+    rows, columns = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
+    place_P2 = torch.stack([rows.flatten(), columns.flatten()], 1).float()
+    prior_PP = torch.exp(-torch.cdist(place_P2, place_P2).square() / (2 * std**2))
+    return F.pad(prior_PP, (1, 0, 1, 0))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,114 @@
+"""RunConfig: the stages' own settings in one tree, read from presets, a TOML file and --set a.b=c."""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tomllib
+
+from labelgen.generate import LabelConfig
+from labelgen.samples import InputError
+from pipeline.names import look_up
+from segtrain.augment import AugmentConfig
+from segtrain.model import StudentConfig
+from segtrain.train import TrainConfig
+
+PRESETS = Path(__file__).parent / "presets"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Everything that decides the result of a run."""
+
+    labels: LabelConfig = field(default_factory=LabelConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    student: StudentConfig = field(default_factory=StudentConfig)
+
+
+def load_config(dataset: str, file: str | Path | None = None, settings: Iterable[str] = ()) -> RunConfig:
+    """The data set's preset, overridden by a TOML file, overridden by settings such as "train.steps=100".
+
+    Raises InputError that names the setting for an unknown name or a value of the wrong type or range.
+    """
+    tree: dict[str, Any] = {}
+    for path in (PRESETS / f"{dataset}.toml", file):
+        if path is not None and (path == file or Path(path).is_file()):
+            _merge(tree, _read_toml(Path(path)))
+    for setting in settings:
+        _merge(tree, _parse_setting(setting))
+    return build(RunConfig, tree)
+
+
+def build(cls: type[T], tree: Mapping[str, Any], prefix: str = "") -> T:
+    """A (nested) settings dataclass from a tree of plain values."""
+    hints = typing.get_type_hints(cls)
+    values = {}
+    for name, value in tree.items():
+        hint = look_up(hints, name, f"setting in [{prefix.rstrip('.') or 'top level'}]")
+        values[name] = _convert(value, hint, prefix + name)
+    return cls(**values)
+
+
+def as_tree(config: Any) -> dict[str, Any]:
+    """The resolved settings, ready for JSON."""
+    return dataclasses.asdict(config)
+
+
+def _convert(value: Any, hint: Any, name: str) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+        return build(typing.cast("type[Any]", hint), value, name + ".")
+    if origin in (typing.Union, types.UnionType):
+        if value is None or value == "none":
+            return None
+        return _convert(value, next(a for a in arguments if a is not type(None)), name)
+    if origin is typing.Literal:
+        if value in arguments:
+            return value
+        raise InputError(f"{name} must be one of {', '.join(map(str, arguments))}, got {value!r}")
+    if origin is tuple and isinstance(value, list):
+        if arguments[-1] is not Ellipsis and len(arguments) != len(value):
+            raise InputError(f"{name} needs {len(arguments)} values, got {value!r}")
+        return tuple(_convert(item, arguments[0], name) for item in value)
+    if hint is float and type(value) is int:
+        return float(value)
+    if type(value) is not hint:
+        wanted = getattr(hint, "__name__", str(hint))
+        raise InputError(f"{name} must be of type {wanted}, got {value!r}")
+    return value
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"no configuration file {path}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{path} is no valid TOML: {error}") from error
+
+
+def _parse_setting(setting: str) -> dict[str, Any]:
+    key, equals, text = setting.partition("=")
+    if not equals or not key:
+        raise InputError(f"--set takes NAME=VALUE, such as train.steps=100, got {setting!r}")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text  # a bare word is a string
+    for name in reversed(key.split(".")):
+        value = {name: value}
+    return typing.cast("dict[str, Any]", value)
+
+
+def _merge(tree: dict[str, Any], other: Mapping[str, Any]) -> None:
+    for name, value in other.items():
+        if isinstance(value, Mapping) and isinstance(tree.get(name), dict):
+            _merge(tree[name], value)
+        else:
+            tree[name] = value

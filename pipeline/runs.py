@@ -1,0 +1,58 @@
+"""The folder of a run: what it was made with, its log, and files that are whole or not there."""
+
+import json
+import platform
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("carbseg", "torch", "transformers", "accelerate", "datasets", "numpy", "opencv-python", "zarr")
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write under a temporary name, then rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that decide a result."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def provenance(settings: dict[str, Any]) -> dict[str, Any]:
+    """The resolved settings, the command, the versions and the time."""
+    return {
+        "command": " ".join(sys.argv),
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": versions(),
+        "settings": settings,
+    }
+
+
+class MetricsLog:
+    """metrics.jsonl: one JSON object a line. Lines after `step` are dropped when a cut run goes on from there."""
+
+    def __init__(self, path: Path, step: int = 0) -> None:
+        kept = []
+        if path.is_file() and step:
+            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(kept), encoding="utf-8")
+        self._path = path
+
+    def write(self, values: dict[str, Any]) -> None:
+        """Append one line."""
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(values) + "\n")

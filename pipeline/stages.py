@@ -1,0 +1,257 @@
+"""The verbs behind the command line: labels, train, evaluate, run. Each reads and writes one run folder.
+
+OUT/labels/SPLIT.zarr    pseudo-labels of a split
+OUT/NAME/                a student: checkpoint, metrics.jsonl, run.json, student/
+OUT/metrics.json         scores, OUT/panels/*.png pictures, OUT/run.json what they were made with
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluation.confusion import ConfusionMatrix
+from evaluation.overlay import agreement, colourise, panel
+from labelgen.images import read_image, write_png
+from labelgen.samples import InputError, Sample
+from labelgen.store import MaskView, PseudoLabelStore
+from pipeline.config import RunConfig, as_tree
+from pipeline.datasets import TRAIN_SPLIT, DatasetSpec, dataset
+from pipeline.progress import progress
+from pipeline.runs import MetricsLog, provenance, write_json
+
+if TYPE_CHECKING:
+    from segtrain.model import Student
+    from segtrain.train import StepResult, TrainConfig
+
+TINY_CLIP = Path(__file__).parent / "toy" / "clip"
+PSEUDO_VIEWS: tuple[MaskView, ...] = ("global", "local", "fused")
+PANEL_IMAGES = 6
+
+
+@dataclass(frozen=True)
+class Run:
+    """What every stage needs to know."""
+
+    spec: DatasetSpec
+    data_root: Path
+    clip: str
+    out: Path
+    config: RunConfig
+
+    @classmethod
+    def of(cls, name: str, data_root: str | None, clip: str | None, out: str | None, config: RunConfig) -> "Run":
+        """With the defaults: toy data are drawn into data/toy, the CLIP is the tiny one, OUT is runs/NAME."""
+        spec = dataset(name)
+        if data_root is None and name != "toy":
+            raise InputError(f"{name} needs DATA_ROOT (--data-root): {spec.how_to_get} and give its path")
+        return cls(
+            spec,
+            Path(data_root or "data/toy"),
+            clip or str(TINY_CLIP),
+            Path(out or f"runs/{name}"),
+            config,
+        )
+
+    def store_path(self, split: str) -> Path:
+        """Where the pseudo-labels of a split are."""
+        return self.out / "labels" / f"{split}.zarr"
+
+    def samples(self, split: str, *, with_truth: bool | None = None) -> list[Sample]:
+        """The split, after drawing the toy scenes if they are asked for and not there."""
+        if self.spec.name == "toy" and not self.data_root.exists():
+            draw_toy(self.data_root)
+        return self.spec.list_samples(self.data_root, split, with_truth=with_truth)
+
+    def settings(self) -> dict[str, Any]:
+        """For provenance."""
+        return {"dataset": self.spec.name, "clip": self.clip_name} | as_tree(self.config)
+
+    @property
+    def clip_name(self) -> str:
+        """The model as it is named in provenance: not where the package happens to be installed."""
+        return "tiny (ships with carbseg)" if self.clip == str(TINY_CLIP) else self.clip
+
+
+def draw_toy(root: Path) -> None:
+    """Draw all splits of the toy data set."""
+    from pipeline.toy.scenes import SCENES, write_scenes
+
+    with progress(sum(SCENES.values()), "drawing toy scenes", "images") as bar:
+        write_scenes(root, SCENES, on_scene=bar.update)
+
+
+def make_labels(run: Run, split: str) -> PseudoLabelStore:
+    """Pseudo-labels of a split, made or completed."""
+    samples = run.samples(split)
+    import torch
+    from accelerate import PartialState
+
+    from labelgen.generate import generate
+    from labelgen.maskclip import DenseCLIP
+
+    state = PartialState()
+    device = state.device
+    dense = DenseCLIP.from_pretrained(run.clip, run.config.labels.variant, device)
+    with progress(len(samples), f"pseudo-labels of {split}", "images") as bar:
+        return generate(
+            samples,
+            run.spec.classes,
+            dense,
+            run.store_path(split),
+            run.config.labels,
+            about={"dataset": run.spec.name, "split": split, "clip_id": run.clip_name},
+            rank=state.process_index,
+            ranks=state.num_processes,
+            on_images=bar.update,
+            wait=state.wait_for_everyone if torch.distributed.is_initialized() else lambda: None,
+        )
+
+
+def student_name(config: "TrainConfig") -> str:
+    """The row of the paper's Table 1 that a configuration is: base, local, base+carb, local+carb."""
+    return config.views + ("+carb" if config.carb else "")
+
+
+def train_student(run: Run, config: "TrainConfig") -> Path:
+    """Train one student on the cached pseudo-labels; returns its folder. A cut run goes on where it was saved."""
+    samples = run.samples(TRAIN_SPLIT)
+    PseudoLabelStore.open(run.store_path(TRAIN_SPLIT)).require_complete()
+    from accelerate import Accelerator
+
+    from segtrain.model import save_student
+    from segtrain.train import saved_step, train
+
+    name = student_name(config)
+    folder = run.out / name
+    start = saved_step(folder)
+    accelerator = Accelerator()
+    about = {"classes": asdict(run.spec.classes), "run": provenance(run.settings() | {"train": asdict(config)})}
+    log = MetricsLog(folder / "metrics.jsonl", start) if accelerator.is_main_process else None
+    with progress(config.steps, f"training {name}", "steps") as bar:
+        bar.update(start)
+
+        def on_step(result: "StepResult") -> None:
+            bar.update()
+            if log is not None and (result.step % 10 == 0 or result.step == config.steps):
+                log.write(asdict(result))
+                shown = {"loss": result.loss, "w": result.weight, "agreed": result.agreed}
+                bar.set_postfix({k: f"{v:.3f}" for k, v in shown.items() if v is not None}, refresh=False)
+
+        student = train(
+            samples,
+            run.store_path(TRAIN_SPLIT),
+            folder,
+            config,
+            run.config.augment,
+            run.config.student,
+            accelerator=accelerator,
+            on_step=on_step,
+        )
+    if accelerator.is_main_process:
+        write_json(folder / "run.json", about["run"])
+        save_student(student, folder / "student", about)
+    return folder
+
+
+def evaluate(run: Run, split: str, students: Sequence[str] | None = None) -> dict[str, Any]:
+    """Score the split's pseudo-labels and the students in OUT (all, or those named); write metrics and panels.
+
+    Returns what metrics.json holds. The pseudo-labels of the split are made first where they are missing.
+    """
+    samples = run.samples(split, with_truth=True)
+    from segtrain.model import load_student
+
+    folders = {name: run.out / name for name in students} if students is not None else _trained(run.out)
+    models = {f"student {name}": load_student(folder / "student")[0] for name, folder in folders.items()}
+    store = make_labels(run, split)
+    classes = run.spec.classes
+    matrices = {f"pseudo-labels {view}": ConfusionMatrix(len(classes)) for view in PSEUDO_VIEWS}
+    matrices |= {name: ConfusionMatrix(len(classes)) for name in models}
+    shown = {int(i) for i in np.linspace(0, len(samples) - 1, min(PANEL_IMAGES, len(samples)))}
+    rows, captions = [], list[str]()
+    with progress(len(samples), f"scoring {split}", "images") as bar:
+        for i, sample in enumerate(samples):
+            image_HW3, truth_HW, maps = _class_maps(run.spec, sample, store, models)
+            for name, matrix in matrices.items():
+                matrix.update(truth_HW, maps[name])
+            if i in shown:
+                captions, pictures = _panel_row(run.spec, image_HW3, truth_HW, maps, list(models))
+                rows.append(pictures)
+            bar.update()
+    names = list(classes.names)
+    metrics = {
+        "dataset": run.spec.name,
+        "split": split,
+        "images": len(samples),
+        "rows": {name: matrix.scores().as_dict(names) for name, matrix in matrices.items()},
+    }
+    write_json(run.out / "metrics.json", metrics)
+    write_json(run.out / "run.json", provenance(run.settings()))
+    (run.out / "panels").mkdir(parents=True, exist_ok=True)
+    write_png(run.out / "panels" / f"{split}.png", panel(rows, captions))
+    return metrics
+
+
+def run_all(run: Run, split: str, students: Sequence["TrainConfig"]) -> dict[str, Any]:
+    """All stages: labels of the training split, the students, scores on `split`."""
+    started = time.monotonic()
+    make_labels(run, TRAIN_SPLIT)
+    for config in students:
+        train_student(run, config)
+    metrics = evaluate(run, split, [student_name(config) for config in students])
+    return metrics | {"seconds": round(time.monotonic() - started)}
+
+
+def variants(config: "TrainConfig", names: Sequence[str]) -> list["TrainConfig"]:
+    """The configuration as each of the named rows ("base", "local+carb", ...). Raises InputError."""
+    known = {
+        f"{views}{suffix}": replace(config, views=views, carb=bool(suffix))
+        for views in ("base", "local")
+        for suffix in ("", "+carb")
+    }
+    from pipeline.names import look_up
+
+    return [look_up(known, name, "student") for name in names]
+
+
+def _trained(out: Path) -> dict[str, Path]:
+    return {path.parent.name: path.parent for path in sorted(out.glob("*/student")) if path.is_dir()}
+
+
+def _class_maps(
+    spec: DatasetSpec, sample: Sample, store: PseudoLabelStore, models: "dict[str, Student]"
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8], dict[str, NDArray[np.uint8]]]:
+    """Image, truth, and a class map per row of the table; all in the image's size."""
+    from segtrain.predict import predict
+
+    image_HW3 = read_image(sample["image_path"])
+    assert sample["label_path"] is not None
+    truth_HW = spec.read_truth(sample["label_path"])
+    if truth_HW.shape != image_HW3.shape[:2]:
+        raise InputError(f"{sample['label_path']} is {truth_HW.shape}, but its image is {image_HW3.shape[:2]}")
+    maps = {f"pseudo-labels {view}": store.mask(sample["image_id"], view) for view in PSEUDO_VIEWS}
+    maps |= {name: predict(model, image_HW3) for name, model in models.items()}
+    return image_HW3, truth_HW, maps
+
+
+def _panel_row(
+    spec: DatasetSpec,
+    image_HW3: NDArray[np.uint8],
+    truth_HW: NDArray[np.uint8],
+    maps: dict[str, NDArray[np.uint8]],
+    students: list[str],
+) -> tuple[list[str], list[NDArray[np.uint8]]]:
+    """image | truth | global | local | agreement of the last student with the global pseudo-labels | prediction."""
+    palette = spec.classes.palette
+    global_HW, local_HW = maps["pseudo-labels global"], maps["pseudo-labels local"]
+    row = {"image": image_HW3, "truth": colourise(truth_HW, palette)}
+    row |= {"global pseudo-labels": colourise(global_HW, palette), "local pseudo-labels": colourise(local_HW, palette)}
+    if students:
+        predicted_HW = maps[students[-1]]
+        row |= {"agreement": agreement(global_HW, predicted_HW), students[-1]: colourise(predicted_HW, palette)}
+    return list(row), list(row.values())

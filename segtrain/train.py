@@ -1,0 +1,240 @@
+"""The training loop: warm-up on plain cross-entropy, then CARB; log, checkpoint, resume."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from torch import Tensor
+
+from labelgen.samples import InputError, Sample
+from labelgen.store import PseudoLabelStore
+from segtrain.augment import AugmentConfig
+from segtrain.carb import RegionBalancer, RegionLosses, region_losses, warmup_loss
+from segtrain.data import Order, PseudoLabelledImages, TrainBatch, batches
+from segtrain.model import Student, StudentConfig
+from segtrain.schedule import poly_learning_rate
+
+CHECKPOINT = "checkpoint.pt"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How the student is trained (CARB, "Implementation Detail")."""
+
+    views: Literal["base", "local"] = "local"  # base: global pseudo-labels only; local: cached local views too
+    carb: bool = True  # False: plain cross-entropy to the end
+    fixed_weight: float | None = None  # a constant instead of the adaptive weight w (CARB, Fig. 6b)
+    queue: int = 5  # steps that the adaptive weight looks back
+    steps: int = 30_000
+    warmup_steps: int = 16_000  # plain cross-entropy before CARB
+    batch: int = 8  # images a step, over all processes
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    learning_rate: float = 0.005
+    min_learning_rate: float = 1e-4
+    weight_decay: float = 5e-4
+    poly_power: float = 0.9
+    ramp_steps: int = 0  # linear ramp of the learning rate
+    loss_stride: int = 1  # the loss looks at every n-th pixel
+    checkpoint_every: int = 500
+    workers: int = 2  # loader processes; 0 loads in the training process
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.views not in ("base", "local"):
+            raise InputError(f"train.views must be base or local, got {self.views!r}")
+        if self.optimizer not in ("sgd", "adamw"):
+            raise InputError(f"train.optimizer must be sgd or adamw, got {self.optimizer!r}")
+        for name in ("steps", "batch", "queue", "loss_stride", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise InputError(f"train.{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 <= self.warmup_steps:
+            raise InputError(f"train.warmup_steps must not be negative, got {self.warmup_steps}")
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one step reports; areas and losses are of the global view, and None during the warm-up."""
+
+    step: int
+    loss: float
+    learning_rate: float
+    weight: float | None = None
+    consistent_loss: float | None = None
+    inconsistent_loss: float | None = None
+    agreed: float | None = None
+
+
+class Trainer:
+    """Everything that changes from step to step: the student, the optimizer, the loss queues and the step."""
+
+    def __init__(self, student: Student, config: TrainConfig, accelerator: Accelerator) -> None:
+        self.config, self.accelerator = config, accelerator
+        self.balancer = RegionBalancer(config.queue)
+        self.step = 0
+        student = student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        parameters = [p for p in student.parameters() if p.requires_grad]
+        self.student, self.optimizer = accelerator.prepare(student, make_optimizer(config, parameters))
+
+    def train_step(self, batch: TrainBatch) -> StepResult:
+        """One update of the student."""
+        learning_rate = poly_learning_rate(
+            self.step,
+            self.config.steps,
+            self.config.learning_rate,
+            self.config.min_learning_rate,
+            self.config.poly_power,
+            self.config.ramp_steps,
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        loss, regions, weight = self.loss(batch)
+        if not torch.isfinite(loss):
+            raise InputError(
+                f"the loss is {loss.item()} at step {self.step}; try a lower train.learning_rate "
+                f"(now {self.config.learning_rate})"
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+        self.accelerator.backward(loss)
+        self.optimizer.step()
+        self.step += 1
+        if regions is None:
+            return StepResult(self.step, loss.item(), learning_rate)
+        return StepResult(
+            self.step,
+            loss.item(),
+            learning_rate,
+            weight,
+            regions.consistent.item(),
+            regions.inconsistent.item(),
+            regions.consistent_area.item(),
+        )
+
+    def loss(self, batch: TrainBatch) -> tuple[Tensor, RegionLosses | None, float | None]:
+        """The loss of this step, and in the CARB stage the global view's regions and the weight w."""
+        logits_BChw = self.student(batch.image_B3HW.contiguous(memory_format=torch.channels_last))
+        size = batch.global_pseudo_BHW.shape[-2:]
+        logits_BCHW = F.interpolate(logits_BChw.float(), size=size, mode="bilinear")
+        use_local = self.config.views == "local"
+        if not self.config.carb or self.step < self.config.warmup_steps:
+            loss = warmup_loss(logits_BCHW, batch.global_pseudo_BHW)
+            if use_local:
+                loss = loss + warmup_loss(logits_BCHW, batch.local_pseudo_BHW)
+            return loss, None, None
+        g = region_losses(logits_BCHW, batch.global_pseudo_BHW, batch.is_present_BC)
+        # measured on the global view, used for both (CARB, "Adaptive Region Balancing")
+        w = self.balancer.update(self._over_processes(g))
+        if self.config.fixed_weight is not None:
+            w = self.config.fixed_weight
+        loss = g.consistent + w * g.inconsistent
+        if use_local:
+            l = region_losses(logits_BCHW, batch.local_pseudo_BHW, batch.is_present_BC)  # noqa: E741 (the paper's letter)
+            loss = loss + l.consistent + w * l.inconsistent
+        return loss, g, w
+
+    def save(self, folder: Path) -> None:
+        """Write the checkpoint whole or not at all. The learning rate and the order follow from the step."""
+        if not self.accelerator.is_main_process:
+            return
+        state = {
+            "step": self.step,
+            "student": self.accelerator.unwrap_model(self.student).state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "balancer": self.balancer.state_dict(),
+            "config": self.config,
+        }
+        partial = folder / (CHECKPOINT + ".partial")
+        torch.save(state, partial)
+        partial.replace(folder / CHECKPOINT)
+
+    def resume(self, folder: Path) -> None:
+        """Go on from the checkpoint in the folder, if there is one. Raises InputError for one of another config."""
+        if not (folder / CHECKPOINT).is_file():
+            return
+        state = _load(folder / CHECKPOINT)
+        if state["config"] != self.config:
+            raise InputError(f"{folder / CHECKPOINT} was trained with other settings; choose another OUT or delete it")
+        self.accelerator.unwrap_model(self.student).load_state_dict(state["student"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.balancer.load_state_dict(state["balancer"])
+        self.step = state["step"]
+
+    def _over_processes(self, losses: RegionLosses) -> RegionLosses:
+        """The mean over all processes, so that the queues are the same on each."""
+        if self.accelerator.num_processes == 1:
+            return losses
+        mean = self.accelerator.reduce(torch.stack([x.detach() for x in losses]), reduction="mean")
+        return RegionLosses(*mean)
+
+
+def make_optimizer(config: TrainConfig, parameters: list[Tensor]) -> torch.optim.Optimizer:
+    """SGD with momentum 0.9 (the paper) or AdamW (small students from scratch)."""
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(parameters, config.learning_rate, momentum=0.9, weight_decay=config.weight_decay)
+    return torch.optim.AdamW(parameters, config.learning_rate, weight_decay=config.weight_decay)
+
+
+def saved_step(folder: str | Path) -> int:
+    """The step at which a cut run would go on: 0 without a checkpoint."""
+    path = Path(folder) / CHECKPOINT
+    return int(_load(path)["step"]) if path.is_file() else 0
+
+
+def _load(path: Path) -> dict[str, Any]:
+    with torch.serialization.safe_globals([TrainConfig]):
+        return dict(torch.load(path, map_location="cpu", weights_only=True))
+
+
+def train(
+    samples: Sequence[Sample],
+    store_path: str | Path,
+    folder: str | Path,
+    config: TrainConfig,
+    augment: AugmentConfig,
+    student_config: StudentConfig,
+    *,
+    accelerator: Accelerator | None = None,
+    on_step: Callable[[StepResult], object] = lambda result: None,
+) -> Student:
+    """Train a student on the store's pseudo-labels; checkpoints go to `folder`, from where a cut run goes on.
+
+    Returns the trained student (in evaluation mode, on the CPU).
+    """
+    accelerator = accelerator or Accelerator()
+    if config.batch % accelerator.num_processes:
+        raise InputError(f"train.batch ({config.batch}) must be a multiple of the processes ({accelerator.num_processes})")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(config.seed)
+    text_vectors = torch.from_numpy(PseudoLabelStore.open(store_path).text_vectors)
+    trainer = Trainer(Student(student_config, text_vectors), config, accelerator)
+    trainer.resume(folder)
+    images = PseudoLabelledImages(
+        samples,
+        store_path,
+        augment,
+        seed=config.seed,
+        use_local=config.views == "local",
+        loss_stride=config.loss_stride,
+    )
+    order = Order(len(samples), config.batch, config.seed)
+    loader = batches(
+        images,
+        order,
+        trainer.step,
+        config.steps,
+        workers=config.workers,
+        rank=accelerator.process_index,
+        ranks=accelerator.num_processes,
+    )
+    trainer.student.train()
+    for batch in loader:
+        result = trainer.train_step(TrainBatch(*(tensor.to(accelerator.device) for tensor in batch)))
+        on_step(result)
+        if trainer.step % config.checkpoint_every == 0 or trainer.step == config.steps:
+            trainer.save(folder)
+    student: Student = accelerator.unwrap_model(trainer.student)
+    return student.cpu().eval()

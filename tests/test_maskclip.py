@@ -1,0 +1,98 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from labelgen.maskclip import VARIANTS, DenseCLIP, Variant, neighbour_prior
+from labelgen.samples import InputError
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def test_logits_equal_the_authors_code() -> None:
+    golden = np.load(GOLDEN / "maskclip.npz")
+    dense = DenseCLIP.from_pretrained(GOLDEN / "tiny_clip_gelu")
+    logits = dense.logits(torch.from_numpy(golden["pixel_values"]), torch.from_numpy(golden["text"]))
+    np.testing.assert_allclose(logits, golden["logits"], atol=1e-5)
+
+
+def attention(q: torch.Tensor, k: torch.Tensor, prior: torch.Tensor | None = None) -> torch.Tensor:
+    scores = q @ k.T / q.shape[-1] ** 0.5
+    return (scores if prior is None else scores + prior).softmax(-1)
+
+
+def plain_last_block(dense: DenseCLIP, x_ND: torch.Tensor, h: int, w: int) -> torch.Tensor:
+    """One image, one head at a time, straight from the papers."""
+    block = dense.model.vision_model.encoder.layers[-1]
+    layer, y = block.self_attn, block.layer_norm1(x_ND)
+    q, k, v = layer.q_proj(y), layer.k_proj(y), layer.v_proj(y)
+    prior = torch.zeros(h * w + 1, h * w + 1)
+    for i in range(h * w):
+        for j in range(h * w):
+            distance = (i // w - j // w) ** 2 + (i % w - j % w) ** 2
+            prior[1 + i, 1 + j] = np.exp(-distance / (2 * 5.0**2))
+    out = []
+    for qh, kh, vh in zip(*(t.chunk(layer.num_heads, -1) for t in (q, k, v)), strict=True):
+        mixed = {
+            "maskclip": lambda: vh,
+            "value": lambda: vh,
+            "sclip": lambda: attention(qh, qh) @ vh + attention(kh, kh) @ vh,
+            "clearclip": lambda: attention(qh, qh) @ vh,
+            "naclip": lambda: attention(kh, kh, prior) @ vh,
+        }[dense.variant]()
+        out.append(mixed)
+    z = layer.out_proj(torch.cat(out, -1))
+    if dense.variant in ("maskclip", "sclip"):
+        z = x_ND + z
+        z = z + block.mlp(block.layer_norm2(z))
+    return z
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_variant_equals_a_plain_loop(variant: Variant) -> None:
+    dense = DenseCLIP.from_pretrained(GOLDEN / "tiny_clip_gelu", variant=variant)
+    pixels = torch.randn(1, 3, 32, 48, generator=torch.Generator().manual_seed(0))
+    vision = dense.model.vision_model
+    with torch.inference_mode():
+        x = vision.pre_layrnorm(vision.embeddings(pixels, interpolate_pos_encoding=True))
+        for block in vision.encoder.layers[:-1]:
+            x = block(x, attention_mask=None)
+        z = plain_last_block(dense, x[0], 2, 3)
+        expected = F.normalize(dense.model.visual_projection(vision.post_layernorm(z)[1:]), dim=-1)
+    features = dense.features(pixels)
+    assert features.shape == (1, 32, 2, 3)
+    torch.testing.assert_close(features[0].flatten(1).T, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_neighbour_prior_leaves_the_cls_token_alone() -> None:
+    prior = neighbour_prior(2, 2)
+    assert prior[0].tolist() == prior[:, 0].tolist() == [0.0] * 5
+    assert prior[1, 1] == 1
+    assert prior[1, 2] == pytest.approx(np.exp(-1 / 50))
+
+
+def test_size_that_is_no_multiple_of_the_patch_is_refused() -> None:
+    dense = DenseCLIP.from_pretrained(GOLDEN / "tiny_clip_gelu")
+    with pytest.raises(InputError, match="multiples of 16, got 40 x 64"):
+        dense.features(torch.zeros(1, 3, 40, 64))
+
+
+def test_unknown_variant_is_refused_by_name() -> None:
+    with pytest.raises(InputError, match="variant must be one of maskclip, value.* got 'mask'"):
+        DenseCLIP.from_pretrained(GOLDEN / "tiny_clip_gelu", variant="mask")  # type: ignore[arg-type]
+
+
+def test_missing_weights_say_how_to_get_them(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="has no config.json"):
+        DenseCLIP.from_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text((GOLDEN / "tiny_clip_gelu" / "config.json").read_text())
+    with pytest.raises(InputError, match="no CLIP weights at .*give a local folder"):
+        DenseCLIP.from_pretrained(tmp_path)
+
+
+def test_folder_without_tokenizer_refuses_text_only() -> None:
+    dense = DenseCLIP.from_pretrained(GOLDEN / "tiny_clip_gelu")
+    with pytest.raises(InputError, match="no tokenizer"):
+        dense.encode_text([["a car"]])
