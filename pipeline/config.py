@@ -72,7 +72,7 @@ def _convert(value: Any, hint: Any, name: str) -> Any:
         if value in arguments:
             return value
         raise InputError(f"{name} must be one of {', '.join(map(str, arguments))}, got {value!r}")
-    if origin is tuple and isinstance(value, list):
+    if origin is tuple and isinstance(value, list | tuple):
         if arguments[-1] is not Ellipsis and len(arguments) != len(value):
             raise InputError(f"{name} needs {len(arguments)} values, got {value!r}")
         return tuple(_convert(item, arguments[0], name) for item in value)

@@ -48,7 +48,7 @@ class PretrainConfig:
     keep_patches: float = 0.6  # share of patches kept in 80 % of the steps: faster, and harder
     focus: float = 10.0  # how sharply a caption picks its patches
     texts_per_class: int = 6  # short captions of one class each, that patches are contrasted with
-    patch_choice: float = 0.5  # weight of the loss that lets every patch choose among its caption's classes
+    collages: float = 0.5  # share of steps that show four pictures in one, so that patches learn to keep their place
     unknown_words: float = 0.03  # share of caption words replaced by <unk>, so that new words do no harm
     seed: int = 0
 
@@ -173,14 +173,16 @@ def caption_scores(similarity_BNT: Tensor, focus: float) -> Tensor:
     return (similarity_BNT * (focus * similarity_BNT).softmax(1)).sum(1)
 
 
-def patch_choice(similarity_BNT: Tensor, matches_BT: Tensor) -> Tensor:
-    """How badly patches are explained by their own picture's caption, against all other texts.
+def collage(pixels_B3hw: Tensor) -> Tensor:
+    """Four pictures side by side, two by two: (B / 4, 3, 2 h, 2 w)."""
+    B, _, h, w = pixels_B3hw.shape
+    return pixels_B3hw.view(B // 4, 2, 2, 3, h, w).permute(0, 3, 1, 4, 2, 5).reshape(B // 4, 3, 2 * h, 2 * w)
 
-    Every patch shows something that the caption names, but the caption does not say where: the probability of all
-    its texts together is what counts (learning from partial labels).
-    """
-    among_own = similarity_BNT.log_softmax(-1).masked_fill(~matches_BT.bool()[:, None], -math.inf)
-    return -among_own.logsumexp(-1).mean()
+
+def cut_collage(patches_GND: Tensor, h: int, w: int) -> Tensor:
+    """The patches of each picture of a collage: (G, 4 h w, D) -> (4 G, h w, D), where a picture has h x w patches."""
+    G, _, D = patches_GND.shape
+    return patches_GND.view(G, 2, h, 2, w, D).permute(0, 1, 3, 2, 4, 5).reshape(4 * G, h * w, D)
 
 
 class Trainer:
@@ -211,34 +213,42 @@ class Trainer:
         cosine = 0.02 + 0.98 * (1 + math.cos(math.pi * progress)) / 2
         for group in self.optimizer.param_groups:
             group["lr"] = config.learning_rate * min(1, (number + 1) / config.warmup_steps) * cosine
-        pixels = augment(rng, pictures_B)
-        patches = (pixels.shape[2] // 8) * (pixels.shape[3] // 8)
-        keep = None
-        if rng.random() < 0.8:
-            order = torch.from_numpy(rng.random((len(pixels), patches)).argsort(1))
-            keep = order[:, : int(patches * config.keep_patches)].sort(1).values
         names_BC = torch.zeros(len(named), len(ToyClass))
         for row, classes in enumerate(named):
             names_BC[row, list(classes)] = 1
-        caption_ids = self._tokenize([caption(rng, classes, list(TEMPLATES)) for classes in named])
         of_class = [np.flatnonzero(self.single_class == c) for c in ToyClass]
         chosen = np.concatenate([rng.choice(texts, config.texts_per_class, replace=False) for texts in of_class])
-        text_ids = self._forget_words(torch.cat([caption_ids, self.single_ids[chosen]]))
-        whole_BD, patches_BND = embed_pictures(self.model, pixels, keep)
-        text_TD = embed_texts(self.model, text_ids)
         scale = self.model.logit_scale.exp().clamp(MIN_SIMILARITY_SCALE, MAX_SIMILARITY_SCALE)
-        same_names = (names_BC[:, None] == names_BC[None]).all(-1).float()
-        whole_loss = contrast(scale * whole_BD @ text_TD[: len(named)].T, same_names)
-        similarity_BNT = patches_BND @ text_TD[len(named) :].T
-        matches_BT = names_BC[:, self.single_class[chosen]]
-        patch_loss = contrast(scale * caption_scores(similarity_BNT, config.focus), matches_BT)
-        choice_loss = patch_choice(scale * similarity_BNT, matches_BT)
-        loss = whole_loss + patch_loss + config.patch_choice * choice_loss
+        if rng.random() < config.collages:
+            tiles = augment(rng, pictures_B, sides=(32, 40, 48))
+            _, patches_GND = embed_pictures(self.model, collage(tiles), None)
+            patches_BND = cut_collage(patches_GND, tiles.shape[2] // 8, tiles.shape[3] // 8)
+            text_TD = embed_texts(self.model, self._forget_words(self.single_ids[chosen]))
+            whole_loss = torch.zeros(())
+        else:
+            pixels = augment(rng, pictures_B, sides=(48, 64, 64))
+            whole_BD, patches_BND = embed_pictures(self.model, pixels, self._keep(pixels))
+            captions = self._tokenize([caption(rng, classes, list(TEMPLATES)) for classes in named])
+            text_TD = embed_texts(self.model, self._forget_words(torch.cat([captions, self.single_ids[chosen]])))
+            same_names = (names_BC[:, None] == names_BC[None]).all(-1).float()
+            whole_loss = contrast(scale * whole_BD @ text_TD[: len(named)].T, same_names)
+            text_TD = text_TD[len(named) :]
+        scores_BT = caption_scores(patches_BND @ text_TD.T, config.focus)
+        patch_loss = contrast(scale * scores_BT, names_BC[:, self.single_class[chosen]])
+        loss = whole_loss + patch_loss
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
-        return {"whole": whole_loss.item(), "patch": patch_loss.item(), "choice": choice_loss.item(), "scale": scale.item()}
+        return {"whole": whole_loss.item(), "patch": patch_loss.item(), "scale": scale.item()}
+
+    def _keep(self, pixels_B3HW: Tensor) -> Tensor | None:
+        """Which patches are shown: a random share of them in 80 % of the steps."""
+        if self.rng.random() < 0.2:
+            return None
+        patches = (pixels_B3HW.shape[2] // 8) * (pixels_B3HW.shape[3] // 8)
+        order = torch.from_numpy(self.rng.random((len(pixels_B3HW), patches)).argsort(1))
+        return order[:, : int(patches * self.config.keep_patches)].sort(1).values
 
     def _tokenize(self, texts: list[str]) -> Tensor:
         ids: Tensor = self.tokenizer(
@@ -252,10 +262,10 @@ class Trainer:
         return ids_TL.masked_fill(word & forgotten, 1)[:, : int((ids_TL != 0).sum(1).max())]
 
 
-def augment(rng: np.random.Generator, pictures_BHW3: NDArray[np.uint8]) -> Tensor:
-    """Random crop, flip, size (48 or 64 pixels a side) and brightness; normalised pixels (B, 3, H, W)."""
+def augment(rng: np.random.Generator, pictures_BHW3: NDArray[np.uint8], sides: tuple[int, ...]) -> Tensor:
+    """Random crop, flip, size (height and width are drawn from `sides`), brightness; normalised pixels (B, 3, H, W)."""
     px = pictures_BHW3.shape[1]
-    size = [int(rng.choice([48, 64, 64])) for _ in range(2)]
+    size = [int(rng.choice(sides)) for _ in range(2)]
     pixels = torch.from_numpy(pictures_BHW3).permute(0, 3, 1, 2).float()
     views = []
     for group in pixels.chunk(4):
@@ -298,17 +308,26 @@ def monitor(model: Any, tokenizer: Any, scenes: int = 24) -> str:
     return f"mIoU {iou.mean():.1f} | " + " ".join(f"{c.name.lower()} {iou[c]:.0f}" for c in ToyClass)
 
 
+def save_pretrained(model: Any, tokenizer: Any, folder: Path) -> None:
+    """A folder like that of any CLIP on the hub: model, tokenizer and image processor."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    preprocessor = {"image_processor_type": "CLIPImageProcessor", "image_mean": CLIP_MEAN, "image_std": CLIP_STD}
+    preprocessor |= {"do_resize": False, "do_center_crop": False, "size": {"shortest_edge": 64}}
+    (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor, indent=2) + "\n")
+
+
 @click.command()
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write the model to.")
 @click.option("--images", default=PretrainConfig.images, help="Web pictures to draw.")
 @click.option("--steps", default=PretrainConfig.steps, help="Training steps.")
 @click.option("--focus", default=PretrainConfig.focus, help="How sharply a caption picks its patches.")
-@click.option("--patch-choice", "choice", default=PretrainConfig.patch_choice, help="Weight of the patch choice loss.")
+@click.option("--collages", default=PretrainConfig.collages, help="Share of steps that show four pictures in one.")
 @click.option("--seed", default=PretrainConfig.seed, help="Seed of pictures, weights and order.")
 @click.option("--processes", default=2, help="Processes that draw, and threads that train.")
-def main(out: Path, images: int, steps: int, focus: float, choice: float, seed: int, processes: int) -> None:
+def main(out: Path, images: int, steps: int, focus: float, collages: float, seed: int, processes: int) -> None:
     """Draw web pictures with captions, pretrain the tiny CLIP on them, save it as a HF CLIPModel folder."""
-    config = PretrainConfig(images=images, steps=steps, focus=focus, patch_choice=choice, seed=seed)
+    config = PretrainConfig(images=images, steps=steps, focus=focus, collages=collages, seed=seed)
     torch.set_num_threads(processes)
     started = time.monotonic()
     pictures, named = draw_corpus(config.images, config.image_px, config.seed, processes)
@@ -321,12 +340,7 @@ def main(out: Path, images: int, steps: int, focus: float, choice: float, seed: 
         if (number + 1) % 500 == 0 or number + 1 == config.steps:
             shown = " ".join(f"{k} {v:.3f}" for k, v in losses.items())
             click.echo(f"{number + 1} {time.monotonic() - started:.0f}s {shown} | {monitor(trainer.model, trainer.tokenizer)}")
-    out.mkdir(parents=True, exist_ok=True)
-    trainer.model.half().save_pretrained(out)
-    trainer.tokenizer.save_pretrained(out)
-    preprocessor = {"image_processor_type": "CLIPImageProcessor", "image_mean": CLIP_MEAN, "image_std": CLIP_STD}
-    preprocessor |= {"do_resize": False, "do_center_crop": False, "size": {"shortest_edge": 64}}
-    (out / "preprocessor_config.json").write_text(json.dumps(preprocessor, indent=2) + "\n")
+    save_pretrained(trainer.model.half(), trainer.tokenizer, out)
     (out / "pretraining.json").write_text(json.dumps(asdict(config), indent=2) + "\n")
 
 

@@ -1,0 +1,45 @@
+"""Real files for the tests: a tiny CLIP folder with random weights, and a few toy scenes on disk."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parent.parent
+
+# Two cores are shared with the processes that tests start.
+torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+@pytest.fixture(scope="session")
+def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from pipeline.toy.pretrain import build_model, build_tokenizer, save_pretrained
+
+    torch.manual_seed(0)
+    tokenizer = build_tokenizer()
+    folder = tmp_path_factory.mktemp("clip")
+    save_pretrained(build_model(len(tokenizer)), tokenizer, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def toy_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from pipeline.toy.scenes import write_scenes
+
+    root = tmp_path_factory.mktemp("data") / "toy"
+    write_scenes(root, {"train": 10, "val": 3})
+    return root
+
+
+def carbseg(*arguments: object, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run the command as a user would."""
+    command = [sys.executable, "-m", "pipeline", *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if check:
+        assert done.returncode == 0, done.stderr
+    return done

@@ -1,0 +1,69 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from labelgen.samples import InputError
+from pipeline.config import PRESETS, RunConfig, as_tree, build, load_config
+from pipeline.datasets import DATASETS
+
+
+def test_later_sources_win_preset_file_setting(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text("[train]\nsteps = 7\nbatch = 3\n")
+    config = load_config("camvid", tmp_path / "mine.toml", ["train.batch=5", "labels.views.local_zooms=[1, 1.5]"])
+    assert (config.train.steps, config.train.batch, config.train.warmup_steps) == (7, 5, 4000)
+    assert config.labels.views.local_zooms == (1.0, 1.5)
+
+
+def test_camvid_preset_is_the_paper_s() -> None:
+    config = load_config("camvid")
+    assert (config.train.steps, config.train.warmup_steps, config.train.batch) == (12_000, 4_000, 8)
+    assert (config.augment.crop_height, config.augment.crop_width, config.augment.scales) == (720, 960, (1.0, 4.0))
+    views = config.labels.views
+    assert (views.local_height, views.local_width, views.local_zooms) == (512, 256, (0.5, 2.5))
+    assert (config.train.optimizer, config.train.learning_rate, config.train.queue) == ("sgd", 0.005, 5)
+
+
+def test_every_data_set_has_a_preset_and_it_loads() -> None:
+    assert {path.stem for path in PRESETS.glob("*.toml")} == set(DATASETS)
+    for name in DATASETS:
+        load_config(name)
+
+
+def test_resolved_settings_build_the_same_configuration() -> None:
+    config = load_config("toy")
+    assert build(RunConfig, json.loads(json.dumps(as_tree(config)))) == config
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("train.stepps=3", r"unknown setting in \[train\] 'stepps'; did you mean 'steps'\?"),
+        ("trian.steps=3", r"unknown setting in \[top level\] 'trian'; did you mean 'train'\?"),
+        ("train.steps=many", "train.steps must be of type int, got 'many'"),
+        ("train.steps=1.5", "train.steps must be of type int, got 1.5"),
+        ("train.views=golbal", "train.views must be one of base, local, got 'golbal'"),
+        ("augment.scales=[1]", r"augment.scales needs 2 values, got \[1\]"),
+        ("labels.views.overlap=1.5", r"views.overlap must be in \[0, 1\), got 1.5"),
+        ("train.steps", "--set takes NAME=VALUE"),
+        ("train.steps=0", "train.steps must be at least 1, got 0"),
+        ("train=3", "train must be of type TrainConfig, got 3"),
+    ],
+)
+def test_bad_settings_name_the_setting(setting: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load_config("toy", None, [setting])
+
+
+def test_none_and_words_need_no_quotes() -> None:
+    assert load_config("toy", None, ["train.fixed_weight=0.1"]).train.fixed_weight == 0.1
+    assert load_config("toy", None, ["train.fixed_weight=none"]).train.fixed_weight is None
+    assert load_config("toy", None, ["labels.variant=sclip"]).labels.variant == "sclip"
+
+
+def test_missing_and_broken_files_are_said(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no configuration file"):
+        load_config("toy", tmp_path / "none.toml")
+    (tmp_path / "bad.toml").write_text("steps = = 3")
+    with pytest.raises(InputError, match="is no valid TOML"):
+        load_config("toy", tmp_path / "bad.toml")

@@ -1,0 +1,206 @@
+"""The order of samples, the training loop, resuming."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from tests.conftest import carbseg
+
+from labelgen.samples import InputError, Sample
+from labelgen.store import PseudoLabelStore
+from pipeline.datasets import DATASETS
+from segtrain.augment import AugmentConfig
+from segtrain.data import Order, PseudoLabelledImages, batches, collate
+from segtrain.model import Student, StudentConfig, load_student, save_student
+from segtrain.predict import predict
+from segtrain.schedule import poly_learning_rate
+from segtrain.train import StepResult, TrainConfig, Trainer, saved_step, train
+
+AUGMENT = AugmentConfig(crop_height=64, crop_width=96, scales=(0.5, 1.0))
+STUDENT = StudentConfig(width=4, aspp_channels=8)
+CONFIG = TrainConfig(
+    steps=8, warmup_steps=4, batch=2, optimizer="adamw", learning_rate=3e-3, loss_stride=2, workers=0, checkpoint_every=3
+)
+
+
+@pytest.fixture(scope="module")
+def store_path(clip_folder: Path, toy_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("run")
+    carbseg("labels", "--dataset", "toy", "--data-root", toy_root, "--clip", clip_folder, "--out", out)
+    return out / "labels" / "train.zarr"
+
+
+@pytest.fixture(scope="module")
+def samples(toy_root: Path) -> list[Sample]:
+    return DATASETS["toy"].list_samples(toy_root, "train")
+
+
+def images(samples: list[Sample], store_path: Path, *, use_local: bool = True) -> PseudoLabelledImages:
+    return PseudoLabelledImages(samples, store_path, AUGMENT, seed=0, use_local=use_local, loss_stride=2)
+
+
+def test_order_shows_every_image_once_an_epoch_and_shuffles_anew() -> None:
+    order = Order(images=6, batch=4, seed=0)
+    rows = [place.row for step in range(6) for place in order.places(step)]
+    epochs = [rows[i : i + 6] for i in range(0, 24, 6)]
+    assert all(sorted(epoch) == list(range(6)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) > 1
+
+
+def test_two_processes_see_together_what_one_sees(samples: list[Sample], store_path: Path) -> None:
+    def run(rank: int, ranks: int, start: int = 0) -> list[torch.Tensor]:
+        loader = batches(images(samples, store_path), Order(len(samples), 2, 0), start, 3, workers=0, rank=rank, ranks=ranks)
+        return [batch.image_B3HW for batch in loader]
+
+    one, first, second = run(0, 1), run(0, 2), run(1, 2)
+    for whole, a, b in zip(one, first, second, strict=True):
+        assert torch.equal(whole, torch.cat([a, b]))
+    assert torch.equal(run(0, 1, start=2)[0], one[2])  # a resumed run goes on where it was cut
+
+
+def test_worker_processes_load_the_same_samples(samples: list[Sample], store_path: Path) -> None:
+    order = Order(len(samples), 2, 0)
+    PseudoLabelStore.open(store_path).mask(samples[0]["image_id"])  # the parent has read: a forked worker could hang
+    loaded = [list(batches(images(samples, store_path), order, 0, 2, workers=w, rank=0, ranks=1)) for w in (0, 1)]
+    for here, there in zip(*loaded, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(here, there, strict=True))
+
+
+def test_pseudo_labels_hold_only_present_classes_and_the_local_view_only_its_box(
+    samples: list[Sample], store_path: Path
+) -> None:
+    data = images(samples, store_path)
+    for place in Order(len(samples), 10, 0).places(0):
+        sample = data[place]
+        present = set(np.flatnonzero(sample.is_present_BC)) | {255}
+        assert set(sample.global_pseudo_BHW.unique().tolist()) <= present
+        assert set(sample.local_pseudo_BHW.unique().tolist()) <= present
+        assert sample.image_B3HW.shape == (3, 64, 96)
+        assert sample.global_pseudo_BHW.shape == (32, 48)
+        visible = sample.local_pseudo_BHW != 255
+        assert visible.any()
+        assert visible.sum() < visible.numel()
+    base = images(samples, store_path, use_local=False)[place]
+    assert (base.local_pseudo_BHW == 255).all()
+
+
+def test_images_without_pseudo_labels_stop_the_run(samples: list[Sample], store_path: Path) -> None:
+    stranger: Sample = {**samples[0], "image_id": "stranger"}
+    with pytest.raises(InputError, match="1 of 11 images have no pseudo-labels"):
+        images([*samples, stranger], store_path)
+
+
+def run(samples: list[Sample], store_path: Path, folder: Path, config: TrainConfig = CONFIG) -> tuple[Student, list[StepResult]]:
+    results: list[StepResult] = []
+    student = train(samples, store_path, folder, config, AUGMENT, STUDENT, on_step=results.append)
+    return student, results
+
+
+def test_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
+    samples: list[Sample], store_path: Path, tmp_path: Path
+) -> None:
+    whole, all_results = run(samples, store_path, tmp_path / "whole")
+
+    class Cut(Exception):
+        pass
+
+    def cut_at_7(result: StepResult) -> None:
+        if result.step == 7:  # after the checkpoint of step 6, within the CARB stage
+            raise Cut
+
+    with pytest.raises(Cut):
+        train(samples, store_path, tmp_path / "cut", CONFIG, AUGMENT, STUDENT, on_step=cut_at_7)
+    assert saved_step(tmp_path / "cut") == 6
+    resumed, later_results = run(samples, store_path, tmp_path / "cut")
+    assert [r.step for r in later_results] == [7, 8]
+    assert later_results == all_results[6:]
+    for (name, a), b in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_warmup_ends_where_it_should_and_carb_reports_its_regions(
+    samples: list[Sample], store_path: Path, tmp_path: Path
+) -> None:
+    _, results = run(samples, store_path, tmp_path)
+    assert [r.weight is None for r in results] == [True] * 4 + [False] * 4
+    assert all(0 < r.weight < 10 for r in results[4:] if r.weight is not None)
+    assert all(0 <= r.agreed <= 1 for r in results[4:] if r.agreed is not None)
+
+
+def test_base_never_uses_local_labels_and_fixed_weight_stays(
+    samples: list[Sample], store_path: Path, tmp_path: Path
+) -> None:
+    trainer = Trainer(Student(STUDENT, torch.randn(11, 8)), replace(CONFIG, views="base", carb=False), Accelerator())
+    batch = collate([images(samples, store_path)[place] for place in Order(10, 2, 0).places(0)])
+    loss, regions, weight = trainer.loss(batch)
+    assert (regions, weight) == (None, None)
+    nothing_local = batch._replace(local_pseudo_BHW=torch.full_like(batch.local_pseudo_BHW, 255))
+    assert torch.equal(loss, trainer.loss(nothing_local)[0])
+    _, results = run(samples, store_path, tmp_path, replace(CONFIG, fixed_weight=0.25))
+    assert {r.weight for r in results[4:]} == {0.25}
+
+
+def test_a_batch_without_any_valid_pixel_trains_on(samples: list[Sample], store_path: Path) -> None:
+    batch = collate([images(samples, store_path)[place] for place in Order(10, 2, 0).places(0)])
+    batch = batch._replace(
+        global_pseudo_BHW=torch.full_like(batch.global_pseudo_BHW, 255),
+        local_pseudo_BHW=torch.full_like(batch.local_pseudo_BHW, 255),
+        is_present_BC=torch.zeros_like(batch.is_present_BC),
+    )
+    trainer = Trainer(Student(STUDENT, torch.randn(11, 8)), replace(CONFIG, warmup_steps=1), Accelerator())
+    results = [trainer.train_step(batch) for _ in range(3)]
+    assert [r.loss for r in results] == [0.0, 0.0, 0.0]
+    assert all(torch.isfinite(p).all() for p in trainer.student.parameters())
+
+
+def test_a_loss_that_is_not_finite_stops_and_says_what_to_try(samples: list[Sample], store_path: Path) -> None:
+    batch = collate([images(samples, store_path)[place] for place in Order(10, 2, 0).places(0)])
+    trainer = Trainer(Student(STUDENT, torch.randn(11, 8)), CONFIG, Accelerator())
+    with torch.no_grad():
+        next(iter(trainer.student.parameters())).fill_(float("nan"))
+    with pytest.raises(InputError, match="loss is nan at step 0; try a lower train.learning_rate"):
+        trainer.train_step(batch)
+
+
+def test_checkpoint_of_other_settings_is_refused(samples: list[Sample], store_path: Path, tmp_path: Path) -> None:
+    run(samples, store_path, tmp_path, replace(CONFIG, steps=1))
+    with pytest.raises(InputError, match="trained with other settings; choose another OUT"):
+        run(samples, store_path, tmp_path, replace(CONFIG, steps=2))
+
+
+@pytest.mark.parametrize("classifier", ["text", "linear"])
+def test_saved_student_predicts_the_same_in_the_image_s_size(tmp_path: Path, classifier: str) -> None:
+    torch.manual_seed(0)
+    config = replace(STUDENT, classifier=classifier)
+    student = Student(config, torch.randn(11, 8)).eval()
+    about = {"classes": asdict(DATASETS["toy"].classes)}
+    save_student(student, tmp_path, about)
+    loaded, loaded_about = load_student(tmp_path)
+    image = np.random.default_rng(0).integers(0, 256, (37, 53, 3), np.uint8)
+    assert predict(student, image).shape == (37, 53)
+    np.testing.assert_array_equal(predict(loaded, image), predict(student, image))
+    assert loaded.config == config
+    assert loaded_about["classes"]["names"][0] == "sky"
+    with pytest.raises(InputError, match="no trained student in"):
+        load_student(tmp_path / "nothing")
+
+
+def test_text_classifier_is_a_product_with_fixed_text_vectors() -> None:
+    from segtrain.model import TextClassifier
+
+    classifier = TextClassifier(4, torch.randn(3, 5))
+    features = torch.randn(2, 4, 6, 7)
+    expected = torch.einsum("bdhw,cd->bchw", classifier.project(features), classifier.text_CD)
+    torch.testing.assert_close(classifier(features), expected)
+    assert {name for name, p in classifier.named_parameters()} == {"project.weight", "project.bias"}
+
+
+def test_learning_rate_ramps_up_and_ends_at_its_minimum() -> None:
+    rates = [poly_learning_rate(s, 100, 0.005, 1e-4, 0.9, 10) for s in range(101)]
+    assert rates[0] == pytest.approx(0.0005)
+    assert max(rates) < 0.005
+    assert rates[100] == pytest.approx(1e-4)
+    assert poly_learning_rate(0, 100, 0.005, 1e-4, 0.9, 0) == 0.005
