@@ -35,9 +35,7 @@ def panel(rows: Sequence[Sequence[Picture]], captions: Sequence[str]) -> Picture
     """Pictures of one size in a grid, with a caption over each column."""
     height, width = rows[0][0].shape[:2]
     columns = len(captions)
-    sheet = np.full(
-        (CAPTION_HEIGHT + len(rows) * (height + GAP), columns * (width + GAP) - GAP, 3), 255, np.uint8
-    )
+    sheet = np.full((CAPTION_HEIGHT + len(rows) * (height + GAP), columns * (width + GAP) - GAP, 3), 255, np.uint8)
     scale = min(0.5, 0.9 * width / (10 * max(map(len, captions))))
     for k, caption in enumerate(captions):
         where = (k * (width + GAP) + 3, CAPTION_HEIGHT - 7)

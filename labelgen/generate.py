@@ -140,9 +140,7 @@ def _layout(samples: Sequence[Sample], text_CD: NDArray[np.float32], patch_px: i
     )
 
 
-def _read_ahead(
-    pool: ThreadPoolExecutor, shards: Sequence[Sequence[Sample]]
-) -> Iterable[list[NDArray[np.uint8]]]:
+def _read_ahead(pool: ThreadPoolExecutor, shards: Sequence[Sequence[Sample]]) -> Iterable[list[NDArray[np.uint8]]]:
     """The images of each shard, read one shard ahead."""
 
     def read(shard: Sequence[Sample]) -> list[NDArray[np.uint8]]:
@@ -172,7 +170,7 @@ def _label(
         for v, view in enumerate(views[i]):
             by_grid[view.grid(dense.patch_px)].append((i, v))
     logits: dict[tuple[int, int], NDArray[np.float32]] = {}
-    for grid, places in by_grid.items():
+    for places in by_grid.values():
         for start in range(0, len(places), config.batch):
             some = places[start : start + config.batch]
             pixels = [view_pixels(images[i], views[i][v], dense) for i, v in some]

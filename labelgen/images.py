@@ -87,11 +87,11 @@ def normalise(
 
 def image_size(path: str | Path) -> tuple[int, int]:
     """(height, width) as `read_image` will return it, from the file's header alone. Raises InputError."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import ExifTags, Image, UnidentifiedImageError
 
     try:
         with Image.open(path) as image:
-            turned = image.getexif().get(ImageOps.ExifTags.Base.Orientation, 1) >= 5
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
             return (image.width, image.height) if turned else (image.height, image.width)
     except UnidentifiedImageError as error:
         raise InputError(f"{path} cannot be read as an image; replace the file or take it out of the split") from error
@@ -119,4 +119,4 @@ def resize_logits(logits_Chw: NDArray[np.float32], height: int, width: int) -> N
     h, w = logits_Chw.shape[1:]
     rows = bilinear_weights((np.arange(height) + 0.5) * h / height, h)
     columns = bilinear_weights((np.arange(width) + 0.5) * w / width, w)
-    return rows @ logits_Chw @ columns.T
+    return np.asarray(rows @ logits_Chw @ columns.T, np.float32)

@@ -6,7 +6,7 @@ A attention heads.
 
 import os
 from pathlib import Path
-from typing import Literal, Self, get_args
+from typing import Any, Literal, Self, get_args
 
 import torch
 import torch.nn.functional as F
@@ -32,14 +32,14 @@ class DenseCLIP(nn.Module):
     softmax(k kT + a Gaussian prior around each patch), no residual, no MLP.
     """
 
-    def __init__(self, model: nn.Module, tokenizer: object = None, variant: Variant = "maskclip") -> None:
+    def __init__(self, model: Any, tokenizer: Any = None, variant: Variant = "maskclip") -> None:
         super().__init__()
         if variant not in VARIANTS:
             raise InputError(f"variant must be one of {', '.join(VARIANTS)}, got {variant!r}")
-        self.model = model.eval().requires_grad_(False)
+        self.model: Any = model.eval().requires_grad_(False)  # Any: transformers' modules are hardly typed
         self.tokenizer = tokenizer
         self.variant: Variant = variant
-        self.patch_px = int(model.config.vision_config.patch_size)  # type: ignore[union-attr]
+        self.patch_px = int(model.config.vision_config.patch_size)
         self.image_mean: tuple[float, ...] = CLIP_MEAN
         self.image_std: tuple[float, ...] = CLIP_STD
 
@@ -89,16 +89,16 @@ class DenseCLIP(nn.Module):
         """
         if self.tokenizer is None:
             raise InputError("this CLIP folder has no tokenizer files (tokenizer.json, or vocab.json and merges.txt)")
-        length = self.model.config.text_config.max_position_embeddings  # type: ignore[union-attr]
+        length = self.model.config.text_config.max_position_embeddings
         vectors = []
         for class_prompts in prompts:
-            tokens = self.tokenizer(  # type: ignore[operator]
+            tokens = self.tokenizer(
                 class_prompts, padding=True, truncation=True, max_length=length, return_tensors="pt"
             ).to(self._device)
-            pooled = self.model.text_model(  # type: ignore[operator,union-attr]
+            pooled = self.model.text_model(
                 input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
             ).pooler_output
-            text_PD = F.normalize(self.model.text_projection(pooled).float(), dim=-1)  # type: ignore[operator]
+            text_PD = F.normalize(self.model.text_projection(pooled).float(), dim=-1)
             vectors.append(F.normalize(text_PD.mean(0), dim=-1))
         return torch.stack(vectors)
 
@@ -112,14 +112,14 @@ class DenseCLIP(nn.Module):
         if H % self.patch_px or W % self.patch_px:
             raise InputError(f"height and width must be multiples of {self.patch_px}, got {H} x {W}")
         vision = self.model.vision_model
-        x_BND = vision.embeddings(pixels_B3HW.to(self._device), interpolate_pos_encoding=True)  # type: ignore
-        x_BND = vision.pre_layrnorm(x_BND)  # type: ignore[operator,union-attr]
-        *blocks, last = vision.encoder.layers  # type: ignore[union-attr,misc]
+        x_BND = vision.embeddings(pixels_B3HW.to(self._device), interpolate_pos_encoding=True)
+        x_BND = vision.pre_layrnorm(x_BND)
+        *blocks, last = vision.encoder.layers
         for block in blocks:
             x_BND = block(x_BND, attention_mask=None)
         h, w = H // self.patch_px, W // self.patch_px
         z_BND = self._last_block(last, x_BND, h, w)
-        embedded = self.model.visual_projection(vision.post_layernorm(z_BND)[:, 1:])  # type: ignore
+        embedded = self.model.visual_projection(vision.post_layernorm(z_BND)[:, 1:])
         return F.normalize(embedded.float(), dim=-1).transpose(1, 2).reshape(B, -1, h, w)
 
     def logits(self, pixels_B3HW: Tensor, text_CD: Tensor) -> Tensor:
@@ -129,31 +129,34 @@ class DenseCLIP(nn.Module):
 
     @property
     def _device(self) -> torch.device:
-        return next(self.model.parameters()).device
+        device: torch.device = next(self.model.parameters()).device
+        return device
 
-    def _last_block(self, block: nn.Module, x_BND: Tensor, h: int, w: int) -> Tensor:
-        attention: nn.Module = block.self_attn  # type: ignore[assignment]
-        y_BND = block.layer_norm1(x_BND)  # type: ignore[operator]
-        value_BND = attention.v_proj(y_BND)  # type: ignore[operator]
+    def _last_block(self, block: Any, x_BND: Tensor, h: int, w: int) -> Tensor:
+        attention = block.self_attn
+        y_BND = block.layer_norm1(x_BND)
+        value_BND = attention.v_proj(y_BND)
         if self.variant not in ("maskclip", "value"):
             value_BND = self._attend(attention, y_BND, value_BND, h, w)
-        z_BND: Tensor = attention.out_proj(value_BND)  # type: ignore[operator]
+        z_BND: Tensor = attention.out_proj(value_BND)
         if self.variant in ATTENTION_ONLY:
             return z_BND
         z_BND = x_BND + z_BND
-        return z_BND + block.mlp(block.layer_norm2(z_BND))  # type: ignore[operator]
+        mlp_BND: Tensor = block.mlp(block.layer_norm2(z_BND))
+        return z_BND + mlp_BND
 
-    def _attend(self, attention: nn.Module, y_BND: Tensor, value_BND: Tensor, h: int, w: int) -> Tensor:
+    def _attend(self, attention: Any, y_BND: Tensor, value_BND: Tensor, h: int, w: int) -> Tensor:
         def heads(tokens_BND: Tensor) -> Tensor:
-            return tokens_BND.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)  # type: ignore
+            B, N, _ = tokens_BND.shape
+            return tokens_BND.view(B, N, attention.num_heads, -1).transpose(1, 2)
 
         value = heads(value_BND)
-        key = heads(attention.k_proj(y_BND))  # type: ignore[operator]
+        key = heads(attention.k_proj(y_BND))
         if self.variant == "naclip":
             prior_NN = neighbour_prior(h, w).to(key)
             mixed_BAND = F.scaled_dot_product_attention(key, key, value, attn_mask=prior_NN)
         else:
-            query = heads(attention.q_proj(y_BND))  # type: ignore[operator]
+            query = heads(attention.q_proj(y_BND))
             mixed_BAND = F.scaled_dot_product_attention(query, query, value)
             if self.variant == "sclip":
                 mixed_BAND = mixed_BAND + F.scaled_dot_product_attention(key, key, value)

@@ -164,7 +164,8 @@ class PseudoLabelStore:
         missing = int((~self.is_written()).sum())
         if missing:
             raise InputError(
-                f"{missing} of {len(self)} images have no pseudo-labels in {self.path}; run 'make pseudolabels' again to resume"
+                f"{missing} of {len(self)} images have no pseudo-labels in {self.path}; "
+                "run 'make pseudolabels' again to resume"
             )
 
     def shards(self) -> list[range]:
@@ -210,7 +211,7 @@ class PseudoLabelStore:
         if len(maps) == 1:
             return maps[0]
         h, w = grids.max(0)
-        return np.mean([resize_logits(m, int(h), int(w)) for m in maps], axis=0, dtype=np.float32)
+        return np.asarray(np.mean([resize_logits(m, int(h), int(w)) for m in maps], axis=0), np.float32)
 
     def local_views(self, image_id: str) -> list[LocalView]:
         """The local views of the image, in the order they were drawn."""
@@ -263,7 +264,9 @@ class PseudoLabelStore:
         if not self._table("is_written")[row]:
             self._tables.clear()
             if not self._table("is_written")[row]:
-                raise InputError(f"{image_id!r} has no pseudo-labels yet in {self.path}; run 'make pseudolabels' again to resume")
+                raise InputError(
+                    f"{image_id!r} has no pseudo-labels yet in {self.path}; run 'make pseudolabels' again to resume"
+                )
         return row
 
     def _array(self, name: str) -> Any:

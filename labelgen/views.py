@@ -33,7 +33,9 @@ class ViewConfig:
         if not self.global_zooms or min(self.global_zooms) <= 0:
             raise InputError(f"views.global_zooms must be one or more positive factors, got {self.global_zooms}")
         if min(self.local_height, self.local_width) < 1:
-            raise InputError(f"views.local_height and local_width must be positive, got {self.local_height} x {self.local_width}")
+            raise InputError(
+                f"views.local_height and local_width must be positive, got {self.local_height} x {self.local_width}"
+            )
         if not 0 < self.local_zooms[0] <= self.local_zooms[1]:
             raise InputError(f"views.local_zooms must be a range of positive factors, got {self.local_zooms}")
         if self.zoom_levels < 1:
@@ -102,16 +104,19 @@ def merge(views: Sequence[tuple[Box, NDArray[np.float32]]], height: int, width: 
         total[:, y0:y1, x0:x1] += resize_logits(logits_Chw, y1 - y0, x1 - x0)
         count[y0:y1, x0:x1] += 1
     total[:, count == 0] = np.nan
-    return total / np.maximum(count, 1)
+    return np.asarray(total / np.maximum(count, 1), np.float32)
 
 
-def to_mask(logits_CHW: NDArray[np.float32], is_present_C: NDArray[np.bool_], ignore_index: int = 255) -> NDArray[np.uint8]:
+def to_mask(
+    logits_CHW: NDArray[np.float32], is_present_C: NDArray[np.bool_], ignore_index: int = 255
+) -> NDArray[np.uint8]:
     """Pseudo-labels (H, W): the best class among those present; ignore where logits are NaN or nothing is present.
 
     Absent classes are out (-inf), not multiplied by 0 as in the authors' code, where they beat negative scores.
     """
     if not is_present_C.any():
         return np.full(logits_CHW.shape[1:], ignore_index, np.uint8)
-    mask = np.where(is_present_C[:, None, None], logits_CHW, -np.inf).argmax(0).astype(np.uint8)
+    filtered = np.where(is_present_C[:, None, None], logits_CHW, -np.inf)
+    mask: NDArray[np.uint8] = filtered.argmax(0).astype(np.uint8)
     mask[np.isnan(logits_CHW[0])] = ignore_index
     return mask

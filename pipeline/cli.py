@@ -65,7 +65,9 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--clip", help="CLIP folder or hub id. Default: the tiny CLIP that ships with carbseg."),
         click.option("--out", help="Run folder. Default: runs/DATASET."),
         click.option("--config", help="TOML file of settings, on top of the data set's preset."),
-        click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="One setting, e.g. train.steps=100."),
+        click.option(
+            "--set", "settings", multiple=True, metavar="NAME=VALUE", help="One setting, e.g. train.steps=100."
+        ),
     ]
     for option in reversed(options):
         with_run = option(with_run)
@@ -76,8 +78,9 @@ def quiet_libraries() -> None:
     """No weight-loading bars and hub notices between our own lines."""
     from transformers.utils import logging
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    library: Any = logging  # without type hints
+    library.set_verbosity_error()
+    library.disable_progress_bar()
 
 
 @main.command()

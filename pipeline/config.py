@@ -1,14 +1,13 @@
 """RunConfig: the stages' own settings in one tree, read from presets, a TOML file and --set a.b=c."""
 
 import dataclasses
+import tomllib
 import types
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
-
-import tomllib
 
 from labelgen.generate import LabelConfig
 from labelgen.samples import InputError

@@ -1,11 +1,12 @@
 """Progress bars with rate and time left, on standard error."""
 
 import sys
+from typing import NoReturn
 
 from tqdm import tqdm
 
 
-def progress(total: int, what: str, unit: str) -> "tqdm[None]":
+def progress(total: int, what: str, unit: str) -> "tqdm[NoReturn]":
     """A bar that counts `unit`s. Where nobody watches (a log file), it prints a line now and then."""
     watched = sys.stderr.isatty()
     return tqdm(

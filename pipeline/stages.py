@@ -246,7 +246,7 @@ def _panel_row(
     maps: dict[str, NDArray[np.uint8]],
     students: list[str],
 ) -> tuple[list[str], list[NDArray[np.uint8]]]:
-    """image | truth | global | local | agreement of the last student with the global pseudo-labels | prediction."""
+    """Image | truth | global | local | agreement of the last student with the global pseudo-labels | prediction."""
     palette = spec.classes.palette
     global_HW, local_HW = maps["pseudo-labels global"], maps["pseudo-labels local"]
     row = {"image": image_HW3, "truth": colourise(truth_HW, palette)}

@@ -26,7 +26,9 @@ class AugmentConfig:
 
     def __post_init__(self) -> None:
         if min(self.crop_height, self.crop_width) < 1:
-            raise InputError(f"augment.crop_height and crop_width must be positive, got {self.crop_height} x {self.crop_width}")
+            raise InputError(
+                f"augment.crop_height and crop_width must be positive, got {self.crop_height} x {self.crop_width}"
+            )
         if not 0 < self.scales[0] <= self.scales[1]:
             raise InputError(f"augment.scales must be a range of positive factors, got {self.scales}")
         if not 0 <= self.flip <= 1:
@@ -99,7 +101,7 @@ def warp_logits(
         inside = np.flatnonzero((positions >= start) & (positions < stop))
         slices.append(slice(inside[0], inside[-1] + 1) if len(inside) else slice(0, 0))
         weights.append(bilinear_weights((positions[inside] - start) * cells / (stop - start), cells))
-    return weights[0] @ logits_Chw @ weights[1].T, slices[0], slices[1]
+    return np.asarray(weights[0] @ logits_Chw @ weights[1].T, np.float32), slices[0], slices[1]
 
 
 def change_colours(rng: np.random.Generator, image_HW3: NDArray[np.uint8], strength: float) -> NDArray[np.uint8]:

@@ -101,9 +101,7 @@ class PseudoLabelledImages(Dataset[TrainBatch]):
             raise InputError(f"{sample['image_path']} has changed since its pseudo-labels were made; make them again")
         geometry = sample_geometry(rng, self.config, *size)
         is_present_C = self._store.image_labels[self._store.row(image_id)]
-        rows, columns = (
-            -(-side // self.loss_stride) for side in (self.config.crop_height, self.config.crop_width)
-        )
+        rows, columns = (-(-side // self.loss_stride) for side in (self.config.crop_height, self.config.crop_width))
         whole = LocalView((0, 0, *size), 1.0, self._store.global_logits(image_id))
         global_pseudo = _pseudo_labels(whole, geometry, is_present_C, rows, columns)
         local_pseudo = np.full_like(global_pseudo, IGNORE_INDEX)
@@ -168,7 +166,7 @@ def batches(
     """A loader of steps start..stop for one process."""
     return DataLoader(
         images,
-        batch_sampler=_Steps(order, start, stop, rank, ranks),  # type: ignore[arg-type]
+        batch_sampler=_Steps(order, start, stop, rank, ranks),
         num_workers=workers,
         # A forked worker can hang on locks that zarr's threads hold in the parent.
         multiprocessing_context="spawn" if workers else None,

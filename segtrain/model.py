@@ -95,6 +95,7 @@ class TextClassifier(nn.Module):
 
     def __init__(self, inputs: int, text_CD: Tensor) -> None:
         super().__init__()
+        self.text_CD: Tensor
         self.project = nn.Conv2d(inputs, text_CD.shape[1], 1)
         self.register_buffer("text_CD", text_CD.clone())
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 
 from labelgen.samples import InputError, Sample
 from labelgen.store import PseudoLabelStore
@@ -51,7 +51,7 @@ class TrainConfig:
         for name in ("steps", "batch", "queue", "loss_stride", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"train.{name} must be at least 1, got {getattr(self, name)}")
-        if not 0 <= self.warmup_steps:
+        if not self.warmup_steps >= 0:
             raise InputError(f"train.warmup_steps must not be negative, got {self.warmup_steps}")
 
 
@@ -170,7 +170,7 @@ class Trainer:
         return RegionLosses(*mean)
 
 
-def make_optimizer(config: TrainConfig, parameters: list[Tensor]) -> torch.optim.Optimizer:
+def make_optimizer(config: TrainConfig, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
     """SGD with momentum 0.9 (the paper) or AdamW (small students from scratch)."""
     if config.optimizer == "sgd":
         return torch.optim.SGD(parameters, config.learning_rate, momentum=0.9, weight_decay=config.weight_decay)
@@ -205,7 +205,9 @@ def train(
     """
     accelerator = accelerator or Accelerator()
     if config.batch % accelerator.num_processes:
-        raise InputError(f"train.batch ({config.batch}) must be a multiple of the processes ({accelerator.num_processes})")
+        raise InputError(
+            f"train.batch ({config.batch}) must be a multiple of the processes ({accelerator.num_processes})"
+        )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.seed)

@@ -63,7 +63,9 @@ def test_local_view_lands_where_its_box_is() -> None:
 
 
 def test_view_outside_the_crop_fills_nothing() -> None:
-    _, rows, columns = warp_logits(np.ones((1, 2, 2), np.float32), (90, 90, 99, 99), Geometry(1.0, 0, 0, False, 9, 9), 9, 9)
+    _, rows, columns = warp_logits(
+        np.ones((1, 2, 2), np.float32), (90, 90, 99, 99), Geometry(1.0, 0, 0, False, 9, 9), 9, 9
+    )
     assert np.zeros((9, 9))[rows, columns].size == 0
 
 

@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 
 import numpy as np
-from tests.conftest import ROOT, carbseg
 
 from labelgen.store import PseudoLabelStore
+from tests.conftest import ROOT, carbseg
 
 # Small shards, so that a run can be cut between them.
 SMALL = ("--dataset", "toy", "--set", "labels.images_per_shard=2")
@@ -21,7 +21,9 @@ def contents(store: Path) -> dict[str, bytes]:
     return {str(p.relative_to(store)): p.read_bytes() for p in sorted(store.rglob("*")) if p.is_file()}
 
 
-def test_labels_survive_kill_9_and_equal_an_uninterrupted_run(clip_folder: Path, toy_root: Path, tmp_path: Path) -> None:
+def test_labels_survive_kill_9_and_equal_an_uninterrupted_run(
+    clip_folder: Path, toy_root: Path, tmp_path: Path
+) -> None:
     options = (*SMALL, "--data-root", toy_root, "--clip", clip_folder)
     carbseg("labels", *options, "--out", tmp_path / "whole")
     whole = tmp_path / "whole" / "labels" / "train.zarr"
@@ -44,7 +46,16 @@ def test_labels_survive_kill_9_and_equal_an_uninterrupted_run(clip_folder: Path,
 def test_two_processes_write_what_one_writes(clip_folder: Path, toy_root: Path, tmp_path: Path) -> None:
     options = [*SMALL, "--data-root", toy_root, "--clip", clip_folder]
     carbseg("labels", *options, "--out", tmp_path / "one")
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2", "--cpu", "--num_machines", "1"]
+    launch = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--num_processes",
+        "2",
+        "--cpu",
+        "--num_machines",
+        "1",
+    ]
     launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
     command = [*launch, "-m", "pipeline", "labels", *map(str, options), "--out", str(tmp_path / "two")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -35,14 +35,14 @@ def plain_last_block(dense: DenseCLIP, x_ND: torch.Tensor, h: int, w: int) -> to
             prior[1 + i, 1 + j] = np.exp(-distance / (2 * 5.0**2))
     out = []
     for qh, kh, vh in zip(*(t.chunk(layer.num_heads, -1) for t in (q, k, v)), strict=True):
-        mixed = {
-            "maskclip": lambda: vh,
-            "value": lambda: vh,
-            "sclip": lambda: attention(qh, qh) @ vh + attention(kh, kh) @ vh,
-            "clearclip": lambda: attention(qh, qh) @ vh,
-            "naclip": lambda: attention(kh, kh, prior) @ vh,
-        }[dense.variant]()
-        out.append(mixed)
+        if dense.variant in ("maskclip", "value"):
+            out.append(vh)
+        elif dense.variant == "sclip":
+            out.append(attention(qh, qh) @ vh + attention(kh, kh) @ vh)
+        elif dense.variant == "clearclip":
+            out.append(attention(qh, qh) @ vh)
+        else:
+            out.append(attention(kh, kh, prior) @ vh)
     z = layer.out_proj(torch.cat(out, -1))
     if dense.variant in ("maskclip", "sclip"):
         z = x_ND + z

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.conftest import ROOT
 
 from labelgen.samples import InputError
 from labelgen.store import ImageLogits, LocalView, PseudoLabelStore, StoreLayout
+from tests.conftest import ROOT
 
 PROVENANCE = {"classes": {"names": ["sky", "car"]}, "labels": {"variant": "maskclip"}, "versions": {"zarr": "3"}}
 SIZES = [(16, 32), (16, 32), (24, 16)]
@@ -96,7 +96,10 @@ def test_a_folder_that_is_no_store_is_neither_opened_nor_overwritten(tmp_path: P
     with pytest.raises(InputError, match="is no pseudo-label store"):
         PseudoLabelStore.open(tmp_path / "nothing")
     (tmp_path / "thesis.tex").write_text("years of work")
-    for attempt in (lambda: PseudoLabelStore.open(tmp_path), lambda: PseudoLabelStore.create(tmp_path, layout(), PROVENANCE)):
+    for attempt in (
+        lambda: PseudoLabelStore.open(tmp_path),
+        lambda: PseudoLabelStore.create(tmp_path, layout(), PROVENANCE),
+    ):
         with pytest.raises(InputError, match="no pseudo-label store"):
             attempt()
     assert (tmp_path / "thesis.tex").read_text() == "years of work"

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from tests.conftest import carbseg
 
 from labelgen.samples import InputError, Sample
 from labelgen.store import PseudoLabelStore
@@ -18,11 +17,19 @@ from segtrain.model import Student, StudentConfig, load_student, save_student
 from segtrain.predict import predict
 from segtrain.schedule import poly_learning_rate
 from segtrain.train import StepResult, TrainConfig, Trainer, saved_step, train
+from tests.conftest import carbseg
 
 AUGMENT = AugmentConfig(crop_height=64, crop_width=96, scales=(0.5, 1.0))
 STUDENT = StudentConfig(width=4, aspp_channels=8)
 CONFIG = TrainConfig(
-    steps=8, warmup_steps=4, batch=2, optimizer="adamw", learning_rate=3e-3, loss_stride=2, workers=0, checkpoint_every=3
+    steps=8,
+    warmup_steps=4,
+    batch=2,
+    optimizer="adamw",
+    learning_rate=3e-3,
+    loss_stride=2,
+    workers=0,
+    checkpoint_every=3,
 )
 
 
@@ -52,7 +59,9 @@ def test_order_shows_every_image_once_an_epoch_and_shuffles_anew() -> None:
 
 def test_two_processes_see_together_what_one_sees(samples: list[Sample], store_path: Path) -> None:
     def run(rank: int, ranks: int, start: int = 0) -> list[torch.Tensor]:
-        loader = batches(images(samples, store_path), Order(len(samples), 2, 0), start, 3, workers=0, rank=rank, ranks=ranks)
+        loader = batches(
+            images(samples, store_path), Order(len(samples), 2, 0), start, 3, workers=0, rank=rank, ranks=ranks
+        )
         return [batch.image_B3HW for batch in loader]
 
     one, first, second = run(0, 1), run(0, 2), run(1, 2)
@@ -93,7 +102,9 @@ def test_images_without_pseudo_labels_stop_the_run(samples: list[Sample], store_
         images([*samples, stranger], store_path)
 
 
-def run(samples: list[Sample], store_path: Path, folder: Path, config: TrainConfig = CONFIG) -> tuple[Student, list[StepResult]]:
+def run(
+    samples: list[Sample], store_path: Path, folder: Path, config: TrainConfig = CONFIG
+) -> tuple[Student, list[StepResult]]:
     results: list[StepResult] = []
     student = train(samples, store_path, folder, config, AUGMENT, STUDENT, on_step=results.append)
     return student, results

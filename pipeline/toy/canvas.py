@@ -131,7 +131,7 @@ class Canvas:
             return
         target, size = (slice(y0, y1), slice(x0, x1)), (x1 - x0, y1 - y0)
         corners = np.array([[0, 0], [w, 0], [w, h], [0, h]], np.float32)
-        homography = cv2.getPerspectiveTransform(corners, np.array(quad, np.float32) - np.float32([x0, y0]))
+        homography = cv2.getPerspectiveTransform(corners, np.array(quad, np.float32) - np.array([x0, y0], np.float32))
         rgb = cv2.warpPerspective(sprite.rgb_hw3, homography, size, borderMode=cv2.BORDER_REPLICATE)
         alpha = cv2.warpPerspective(sprite.alpha_hw, homography, size).astype(np.float32)[..., None] / 255
         self.image_HW3[target] = (self.image_HW3[target] * (1 - alpha) + rgb * alpha).astype(np.uint8)
@@ -165,5 +165,5 @@ def photograph(rng: np.random.Generator, image_HW3: Image, strength: float = 1.0
         pixels = pixels * (1 - haze) + 190 * haze
     pixels += rng.standard_normal(pixels.shape, np.float32) * np.float32(rng.uniform(1, 8) * strength)
     if rng.random() < 0.4:
-        pixels = cv2.GaussianBlur(pixels, (3, 3), rng.uniform(0.3, 0.9))
+        pixels = cv2.GaussianBlur(pixels, (3, 3), rng.uniform(0.3, 0.9)).astype(np.float32)
     return np.clip(pixels, 0, 255).astype(np.uint8)

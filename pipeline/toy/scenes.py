@@ -41,7 +41,9 @@ class Camera:
 
     def ground(self, left_x: float, right_x: float) -> Quad:
         """Corners of a strip of ground between two distances from the road's middle."""
-        return [self.project(x, 0, z) for x, z in ((left_x, FAR_M), (right_x, FAR_M), (right_x, NEAR_M), (left_x, NEAR_M))]
+        return [
+            self.project(x, 0, z) for x, z in ((left_x, FAR_M), (right_x, FAR_M), (right_x, NEAR_M), (left_x, NEAR_M))
+        ]
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,8 @@ def driving_scene(seed: int | list[int], height: int = 160, width: int = 320) ->
     for thing in sorted(_things(rng, road_m, walk_m), key=lambda thing: -thing.z):
         _stand(rng, canvas, camera, thing)
     if rng.random() < 0.5:  # light that changes from left to right
-        light = np.linspace(*rng.uniform(0.75, 1.05, 2), width, dtype=np.float32)[None, :, None]
+        left, right = rng.uniform(0.75, 1.05, 2)
+        light = np.linspace(left, right, width, dtype=np.float32)[None, :, None]
         canvas.image_HW3[:] = textures.as_uint8(canvas.image_HW3 * light)
     return photograph(rng, canvas.image_HW3, 0.9), canvas.label_HW
 
@@ -94,7 +97,8 @@ def _ground(rng: np.random.Generator, canvas: Canvas, camera: Camera, road_m: fl
     canvas.warp(solid(asphalt), ToyClass.ROAD, camera.ground(-road_m, road_m))
     # A texture squeezed towards the horizon goes smooth: real asphalt stays rough in the picture.
     road = canvas.label_HW == ToyClass.ROAD
-    grain = textures.noise(rng, *road.shape, 2, 5) + textures.noise(rng, *road.shape, 12, 4)
+    h, w = canvas.height, canvas.width
+    grain = textures.noise(rng, h, w, 2, 5) + textures.noise(rng, h, w, 12, 4)
     canvas.image_HW3[road] = textures.as_uint8(canvas.image_HW3[road] + grain[road][:, None])
     for x in (-road_m, road_m):
         far, near = (tuple(int(v) for v in camera.project(x, 0, z)) for z in (FAR_M, NEAR_M))
@@ -145,17 +149,30 @@ def _things(rng: np.random.Generator, road_m: float, walk_m: float) -> list[Thin
             for z in np.arange(rng.uniform(7, 14), 50, rng.uniform(12, 24)):
                 things.append(Thing(float(z), ToyClass.POLE, x, rng.uniform(4.5, 7.5)))
         for _ in range(rng.integers(0, 3)):
-            things.append(Thing(distance(7, 40), ToyClass.SIGN, kerb + side * rng.uniform(0.2, 1.2), rng.uniform(0.75, 1.1)))
+            things.append(
+                Thing(distance(7, 40), ToyClass.SIGN, kerb + side * rng.uniform(0.2, 1.2), rng.uniform(0.75, 1.1))
+            )
         for _ in range(rng.integers(0, 2)):
-            things.append(Thing(distance(9, 45), ToyClass.TREE, kerb + side * rng.uniform(0.8, walk_m - 0.3), rng.uniform(3.5, 7)))
+            things.append(
+                Thing(distance(9, 45), ToyClass.TREE, kerb + side * rng.uniform(0.8, walk_m - 0.3), rng.uniform(3.5, 7))
+            )
         for _ in range(rng.poisson(1.4)):
-            things.append(Thing(distance(6, 30), ToyClass.PEDESTRIAN, kerb + side * rng.uniform(0.5, walk_m - 0.2), rng.uniform(1.5, 1.85)))
+            things.append(
+                Thing(
+                    distance(6, 30),
+                    ToyClass.PEDESTRIAN,
+                    kerb + side * rng.uniform(0.5, walk_m - 0.2),
+                    rng.uniform(1.5, 1.85),
+                )
+            )
         if rng.random() < 0.3:  # parked cars
             for k in range(rng.integers(1, 5)):
                 z = 9 + rng.uniform(0, 5) + 6.5 * k
                 things.append(Thing(z, ToyClass.CAR, side * (road_m - 1.0), rng.uniform(1.4, 1.8)))
     for _ in range(rng.integers(0, 5)):
-        things.append(Thing(distance(8, 55), ToyClass.CAR, rng.uniform(-road_m + 1.1, road_m - 1.1), rng.uniform(1.35, 1.9)))
+        things.append(
+            Thing(distance(8, 55), ToyClass.CAR, rng.uniform(-road_m + 1.1, road_m - 1.1), rng.uniform(1.35, 1.9))
+        )
     if rng.random() < 0.12:  # somebody crosses the road
         things.append(Thing(distance(9, 25), ToyClass.PEDESTRIAN, rng.uniform(-road_m, road_m), 1.7))
     for _ in range(rng.poisson(0.8)):
@@ -183,7 +200,9 @@ SCENES = {"train": 300, "val": 80, "test": 80}
 SPLIT_SEEDS = {"train": 1, "val": 2, "test": 3}
 
 
-def write_scenes(root: Path, scenes: dict[str, int], seed: int = 0, on_scene: Callable[[], object] = lambda: None) -> None:
+def write_scenes(
+    root: Path, scenes: dict[str, int], seed: int = 0, on_scene: Callable[[], object] = lambda: None
+) -> None:
     """Draw `scenes[split]` scenes of each split into SPLIT/ and SPLITannot/ below `root` (CamVid's layout).
 
     The folder appears whole or not at all. Two processes draw; the files depend on the seed alone.

@@ -1,5 +1,7 @@
 """Surfaces: sky, facade, asphalt, paving, foliage. Each returns (h, w, 3) uint8 RGB."""
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +33,8 @@ def noise(rng: np.random.Generator, h: int, w: int, cell: float, amplitude: floa
 
 def as_uint8(array: NDArray[np.floating]) -> Image:
     """Clip to 0..255 and convert."""
-    return np.clip(array, 0, 255).astype(np.uint8)
+    image: Image = np.clip(array, 0, 255).astype(np.uint8)
+    return image
 
 
 def vary(rng: np.random.Generator, colour: Colour, spread: float = 18) -> Colour:
@@ -40,9 +43,9 @@ def vary(rng: np.random.Generator, colour: Colour, spread: float = 18) -> Colour
     return (float(r), float(g), float(b))
 
 
-def pick(rng: np.random.Generator, colours: list[Colour], spread: float = 15) -> Colour:
+def pick(rng: np.random.Generator, colours: Sequence[Colour], spread: float = 15) -> Colour:
     """One of `colours`, varied."""
-    return vary(rng, colours[rng.integers(len(colours))], spread)
+    return vary(rng, colours[int(rng.integers(len(colours)))], spread)
 
 
 def shaded(colour: Colour, factor: float) -> Colour:
@@ -117,7 +120,7 @@ def paving(rng: np.random.Generator, h: int, w: int, pixels_per_metre: float) ->
     rows, columns = int(h / slab) + 2, int(w / slab) + 2
     tones = rng.normal(0, 9, (rows, columns)).astype(np.float32)
     size = (max(w, int(columns * slab)), max(h, int(rows * slab)))
-    tones = cv2.resize(tones, size, interpolation=cv2.INTER_NEAREST)[:h, :w]
+    tones = cv2.resize(tones, size, interpolation=cv2.INTER_NEAREST)[:h, :w].astype(np.float32)
     image = as_uint8(plain(h, w, base) + (tones + noise(rng, h, w, 1, 4))[..., None])
     joint, thickness = shaded(base, rng.uniform(0.65, 0.82)), max(1, int(slab * 0.09))
     for k in range(columns):

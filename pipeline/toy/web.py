@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from pipeline.toy import sprites, textures
-from pipeline.toy.canvas import Canvas, Image, ToyClass, photograph
+from pipeline.toy.canvas import Canvas, Image, Quad, ToyClass, photograph
 
 SYNONYMS: dict[ToyClass, list[str]] = {
     ToyClass.SKY: ["sky"],
@@ -28,14 +28,17 @@ SYNONYMS: dict[ToyClass, list[str]] = {
 SURFACES = (ToyClass.SKY, ToyClass.BUILDING, ToyClass.TREE, ToyClass.ROAD, ToyClass.SIDEWALK)
 THINGS = (*sprites.SPRITES, ToyClass.FENCE)
 # Thin and small things need more examples than large surfaces do.
-SUBJECT_SHARE = {c: 1.0 for c in ToyClass} | {
+SUBJECT_SHARE = dict.fromkeys(ToyClass, 1.0) | {
     ToyClass.POLE: 2.0,
     ToyClass.PEDESTRIAN: 2.0,
     ToyClass.BICYCLIST: 1.5,
     ToyClass.FENCE: 1.5,
     ToyClass.SIGN: 1.5,
 }
-UPPER = ([ToyClass.SKY, ToyClass.BUILDING, ToyClass.TREE, ToyClass.SIDEWALK, ToyClass.ROAD], [0.36, 0.36, 0.18, 0.05, 0.05])
+UPPER = (
+    [ToyClass.SKY, ToyClass.BUILDING, ToyClass.TREE, ToyClass.SIDEWALK, ToyClass.ROAD],
+    [0.36, 0.36, 0.18, 0.05, 0.05],
+)
 LOWER = ([ToyClass.ROAD, ToyClass.SIDEWALK, ToyClass.TREE, ToyClass.BUILDING], [0.45, 0.38, 0.07, 0.10])
 VISIBLE_SHARE = 0.008  # of the picture: smaller things go unmentioned
 MENTION_PROBABILITY = 0.9
@@ -150,7 +153,7 @@ def _second_ground(rng: np.random.Generator, canvas: Canvas, lower: ToyClass, ho
     left = rng.random() < 0.5
     top = size * (rng.uniform(-0.1, 0.35) if left else rng.uniform(0.65, 1.1))
     bottom, border = top + size * rng.uniform(-0.5, 0.5), 0 if left else size
-    polygon = [(border, horizon), (top, horizon), (bottom, size), (border, size)]
+    polygon: Quad = [(border, horizon), (top, horizon), (bottom, size), (border, size)]
     canvas.fill_polygon(_texture(rng, other, size, size), other, polygon, below=horizon)
 
 
