@@ -1,6 +1,7 @@
 """The command line: parse, call a stage, say errors in one line."""
 
 import os
+import time
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -12,6 +13,8 @@ from labelgen.samples import InputError
 
 # torch and transformers are imported inside the commands, so that --help and a typo answer at once.
 if TYPE_CHECKING:
+    import torch
+
     from pipeline.stages import Run
 
 DEBUG = "CARBSEG_DEBUG"
@@ -62,7 +65,7 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     options = [
         click.option("--dataset", required=True, help="Data set; 'carbseg datasets list' names them."),
         click.option("--data-root", help="Its folder. Toy scenes are drawn into data/toy when left out."),
-        click.option("--clip", help="CLIP folder or hub id. Default: the tiny CLIP that ships with carbseg."),
+        click.option("--clip", help="CLIP folder or hub id. Default: what OUT was begun with, else the tiny one."),
         click.option("--out", help="Run folder. Default: runs/DATASET."),
         click.option("--config", help="TOML file of settings, on top of the data set's preset."),
         click.option(
@@ -187,6 +190,22 @@ def doctor() -> None:
 
     devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     click.echo(f"{'devices':14} {', '.join(devices) or f'CPU, {torch.get_num_threads()} threads'}")
+    for dtype in (torch.float32, torch.bfloat16):
+        rate = _matmul_gflops(dtype, "cuda" if devices else "cpu")
+        click.echo(f"{'matmul':14} {rate:.0f} GFLOP/s in {str(dtype).removeprefix('torch.')}")
+
+
+def _matmul_gflops(dtype: "torch.dtype", device: str, size: int = 2048, repeats: int = 10) -> float:
+    """Rate of a size x size matrix product."""
+    import torch
+
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    float((a @ b).sum())  # warm up, and wait for the device
+    started = time.perf_counter()
+    for _ in range(repeats):
+        product = a @ b
+    float(product.sum())
+    return 2 * size**3 * repeats / (time.perf_counter() - started) / 1e9
 
 
 def _show(out: Path, metrics: dict[str, Any]) -> None:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from segtrain.train import StepResult, TrainConfig
 
 TINY_CLIP = Path(__file__).parent / "toy" / "clip"
+TINY_CLIP_NAME = "tiny"  # in provenance: not where the package happens to be installed
 PSEUDO_VIEWS: tuple[MaskView, ...] = ("global", "local", "fused")
 PANEL_IMAGES = 6
 
@@ -45,17 +46,14 @@ class Run:
 
     @classmethod
     def of(cls, name: str, data_root: str | None, clip: str | None, out: str | None, config: RunConfig) -> "Run":
-        """With the defaults: toy data are drawn into data/toy, the CLIP is the tiny one, OUT is runs/NAME."""
+        """With the defaults: toy data are drawn into data/toy, OUT is runs/NAME, and the CLIP is the one that OUT was
+        begun with, or the tiny one.
+        """
         spec = dataset(name)
         if data_root is None and name != "toy":
             raise InputError(f"{name} needs DATA_ROOT (--data-root): {spec.how_to_get} and give its path")
-        return cls(
-            spec,
-            Path(data_root or "data/toy"),
-            clip or str(TINY_CLIP),
-            Path(out or f"runs/{name}"),
-            config,
-        )
+        folder = Path(out or f"runs/{name}")
+        return cls(spec, Path(data_root or "data/toy"), clip or _clip_of(folder) or TINY_CLIP_NAME, folder, config)
 
     def store_path(self, split: str) -> Path:
         """Where the pseudo-labels of a split are."""
@@ -69,12 +67,7 @@ class Run:
 
     def settings(self) -> dict[str, Any]:
         """For provenance."""
-        return {"dataset": self.spec.name, "clip": self.clip_name} | as_tree(self.config)
-
-    @property
-    def clip_name(self) -> str:
-        """The model as it is named in provenance: not where the package happens to be installed."""
-        return "tiny (ships with carbseg)" if self.clip == str(TINY_CLIP) else self.clip
+        return {"dataset": self.spec.name, "clip": self.clip} | as_tree(self.config)
 
 
 def draw_toy(root: Path) -> None:
@@ -96,7 +89,8 @@ def make_labels(run: Run, split: str) -> PseudoLabelStore:
 
     state = PartialState()
     device = state.device
-    dense = DenseCLIP.from_pretrained(run.clip, run.config.labels.variant, device)
+    model = TINY_CLIP if run.clip == TINY_CLIP_NAME else run.clip
+    dense = DenseCLIP.from_pretrained(model, run.config.labels.variant, device)
     with progress(len(samples), f"pseudo-labels of {split}", "images") as bar:
         return generate(
             samples,
@@ -104,7 +98,7 @@ def make_labels(run: Run, split: str) -> PseudoLabelStore:
             dense,
             run.store_path(split),
             run.config.labels,
-            about={"dataset": run.spec.name, "split": split, "clip_id": run.clip_name},
+            about={"dataset": run.spec.name, "split": split, "clip_id": run.clip},
             rank=state.process_index,
             ranks=state.num_processes,
             on_images=bar.update,
@@ -217,6 +211,14 @@ def variants(config: "TrainConfig", names: Sequence[str]) -> list["TrainConfig"]
     from pipeline.names import look_up
 
     return [look_up(known, name, "student") for name in names]
+
+
+def _clip_of(out: Path) -> str | None:
+    """The CLIP that a run folder's training labels were made with, if there are any."""
+    try:
+        return str(PseudoLabelStore.open(out / "labels" / f"{TRAIN_SPLIT}.zarr").provenance["clip_id"])
+    except InputError:
+        return None
 
 
 def _trained(out: Path) -> dict[str, Path]:

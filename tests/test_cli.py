@@ -54,7 +54,9 @@ def test_labels_train_evaluate_predict_from_end_to_end(camvid: Path, clip_folder
     crop = ("--set", "augment.crop_height=64", "--set", "augment.crop_width=64", "--set", "train.workers=0")
     assert "3 of 3 images" in carbseg("labels", *options).stdout
     carbseg("train", *options, *crop, "--steps", 4)
-    shown = carbseg("evaluate", *options).stdout
+    # evaluate needs no --clip: the run folder remembers it
+    scoring = [o for o in options if o not in ("--clip", clip_folder)]
+    shown = carbseg("evaluate", *scoring).stdout
     assert "| student local+carb" in shown
     assert "on 1 images of camvid val" in shown
     metrics = json.loads((out / "metrics.json").read_text())

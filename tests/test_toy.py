@@ -54,11 +54,11 @@ def test_captions_name_the_subject_first_and_only_what_is_named() -> None:
 
 def test_a_collage_is_cut_into_the_pictures_it_was_made_of() -> None:
     pictures = torch.arange(8.0).view(8, 1, 1, 1).expand(8, 3, 4, 6)
-    sheet = collage(pictures)
+    sheet = collage(pictures, 2)
     assert sheet.shape == (2, 3, 8, 12)
     assert sheet[1, 0, [0, 0, 7, 7], [0, 11, 0, 11]].tolist() == [4, 5, 6, 7]
     patches = sheet[:, 0].reshape(2, 8 * 12, 1)  # one-pixel patches
-    assert torch.equal(cut_collage(patches, 4, 6)[:, :, 0], pictures[:, 0].reshape(8, 24))
+    assert torch.equal(cut_collage(patches, 2, 4, 6)[:, :, 0], pictures[:, 0].reshape(8, 24))
 
 
 def test_contrast_is_least_when_every_picture_finds_its_texts() -> None:

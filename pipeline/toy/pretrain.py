@@ -31,6 +31,7 @@ from pipeline.toy.web import SYNONYMS, caption, web_image
 CONTEXT = 32  # tokens a caption may have
 SPECIAL = ("<pad>", "<unk>", "<bos>", "<eos>")
 MONITOR_SEED = 7  # driving scenes that only watch the training; no data set split uses them
+COLLAGES = {2: (40, 48, 64), 4: (24, 32, 40)}  # pictures a side: pixels that a picture may be high and wide
 MIN_SIMILARITY_SCALE, MAX_SIMILARITY_SCALE = 1.0, 50.0
 
 
@@ -48,7 +49,7 @@ class PretrainConfig:
     keep_patches: float = 0.6  # share of patches kept in 80 % of the steps: faster, and harder
     focus: float = 10.0  # how sharply a caption picks its patches
     texts_per_class: int = 6  # short captions of one class each, that patches are contrasted with
-    collages: float = 0.5  # share of steps that show four pictures in one, so that patches learn to keep their place
+    collages: float = 0.6  # share of steps that show many pictures in one: patches learn to keep to their own place
     unknown_words: float = 0.03  # share of caption words replaced by <unk>, so that new words do no harm
     seed: int = 0
 
@@ -176,16 +177,17 @@ def caption_scores(similarity_BNT: Tensor, focus: float) -> Tensor:
     return (similarity_BNT * (focus * similarity_BNT).softmax(1)).sum(1)
 
 
-def collage(pixels_B3hw: Tensor) -> Tensor:
-    """Four pictures side by side, two by two: (B / 4, 3, 2 h, 2 w)."""
+def collage(pixels_B3hw: Tensor, side: int) -> Tensor:
+    """Pictures in a square of `side` x `side`: (B, 3, h, w) -> (B / side^2, 3, side h, side w)."""
     B, _, h, w = pixels_B3hw.shape
-    return pixels_B3hw.view(B // 4, 2, 2, 3, h, w).permute(0, 3, 1, 4, 2, 5).reshape(B // 4, 3, 2 * h, 2 * w)
+    tiles = pixels_B3hw.view(B // side**2, side, side, 3, h, w).permute(0, 3, 1, 4, 2, 5)
+    return tiles.reshape(B // side**2, 3, side * h, side * w)
 
 
-def cut_collage(patches_GND: Tensor, h: int, w: int) -> Tensor:
-    """The patches of each picture of a collage: (G, 4 h w, D) -> (4 G, h w, D), where a picture has h x w patches."""
+def cut_collage(patches_GND: Tensor, side: int, h: int, w: int) -> Tensor:
+    """The patches of each picture of a collage: (G, N, D) -> (G side^2, h w, D), where a picture has h x w patches."""
     G, _, D = patches_GND.shape
-    return patches_GND.view(G, 2, h, 2, w, D).permute(0, 1, 3, 2, 4, 5).reshape(4 * G, h * w, D)
+    return patches_GND.view(G, side, h, side, w, D).permute(0, 1, 3, 2, 4, 5).reshape(G * side**2, h * w, D)
 
 
 class Trainer:
@@ -223,9 +225,10 @@ class Trainer:
         chosen = np.concatenate([rng.choice(texts, config.texts_per_class, replace=False) for texts in of_class])
         scale = self.model.logit_scale.exp().clamp(MIN_SIMILARITY_SCALE, MAX_SIMILARITY_SCALE)
         if rng.random() < config.collages:
-            tiles = augment(rng, pictures_B, sides=(32, 40, 48))
-            _, patches_GND = embed_pictures(self.model, collage(tiles), None)
-            patches_BND = cut_collage(patches_GND, tiles.shape[2] // 8, tiles.shape[3] // 8)
+            side = int(rng.choice(list(COLLAGES)))
+            tiles = augment(rng, pictures_B, COLLAGES[side])
+            _, patches_GND = embed_pictures(self.model, collage(tiles, side), None)
+            patches_BND = cut_collage(patches_GND, side, tiles.shape[2] // 8, tiles.shape[3] // 8)
             text_TD = embed_texts(self.model, self._forget_words(self.single_ids[chosen]))
             whole_loss = torch.zeros(())
         else:
@@ -272,7 +275,7 @@ def augment(rng: np.random.Generator, pictures_BHW3: NDArray[np.uint8], sides: t
     pixels = torch.from_numpy(pictures_BHW3).permute(0, 3, 1, 2).float()
     views = []
     for group in pixels.chunk(4):
-        share = math.sqrt(rng.uniform(0.55, 1))
+        share = math.sqrt(rng.uniform(0.7, 1))
         h, w = (int(px * share * rng.uniform(0.9, 1)) for _ in range(2))
         y, x = rng.integers(0, px + 1 - h), rng.integers(0, px + 1 - w)
         view = group[:, :, y : y + h, x : x + w]
@@ -331,7 +334,7 @@ def save_pretrained(model: Any, tokenizer: Any, folder: Path) -> None:
 @click.option("--images", default=PretrainConfig.images, help="Web pictures to draw.")
 @click.option("--steps", default=PretrainConfig.steps, help="Training steps.")
 @click.option("--focus", default=PretrainConfig.focus, help="How sharply a caption picks its patches.")
-@click.option("--collages", default=PretrainConfig.collages, help="Share of steps that show four pictures in one.")
+@click.option("--collages", default=PretrainConfig.collages, help="Share of steps that show many pictures in one.")
 @click.option("--seed", default=PretrainConfig.seed, help="Seed of pictures, weights and order.")
 @click.option("--processes", default=2, help="Processes that draw, and threads that train.")
 def main(out: Path, images: int, steps: int, focus: float, collages: float, seed: int, processes: int) -> None:
