@@ -6,11 +6,12 @@ from typing import NoReturn
 from tqdm import tqdm
 
 
-def progress(total: int, what: str, unit: str) -> "tqdm[NoReturn]":
+def progress(total: int, what: str, unit: str, *, shown: bool = True) -> "tqdm[NoReturn]":
     """A bar that counts `unit`s. Where nobody watches (a log file), it prints a line now and then."""
     watched = sys.stderr.isatty()
     return tqdm(
         total=total,
+        disable=not shown,
         desc=what,
         unit=f" {unit}",
         mininterval=0.2 if watched else 10,

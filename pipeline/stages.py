@@ -81,17 +81,15 @@ def draw_toy(root: Path) -> None:
 def make_labels(run: Run, split: str) -> PseudoLabelStore:
     """Pseudo-labels of a split, made or completed."""
     samples = run.samples(split)
-    import torch
     from accelerate import PartialState
 
     from labelgen.generate import generate
     from labelgen.maskclip import DenseCLIP
 
     state = PartialState()
-    device = state.device
     model = TINY_CLIP if run.clip == TINY_CLIP_NAME else run.clip
-    dense = DenseCLIP.from_pretrained(model, run.config.labels.variant, device)
-    with progress(len(samples), f"pseudo-labels of {split}", "images") as bar:
+    dense = DenseCLIP.from_pretrained(model, run.config.labels.variant, state.device)
+    with progress(len(samples), f"pseudo-labels of {split}", "images", shown=state.is_main_process) as bar:
         return generate(
             samples,
             run.spec.classes,
@@ -102,7 +100,7 @@ def make_labels(run: Run, split: str) -> PseudoLabelStore:
             rank=state.process_index,
             ranks=state.num_processes,
             on_images=bar.update,
-            wait=state.wait_for_everyone if torch.distributed.is_initialized() else lambda: None,
+            wait=state.wait_for_everyone,
         )
 
 
@@ -126,7 +124,7 @@ def train_student(run: Run, config: "TrainConfig") -> Path:
     accelerator = Accelerator()
     about = {"classes": asdict(run.spec.classes), "run": provenance(run.settings() | {"train": asdict(config)})}
     log = MetricsLog(folder / "metrics.jsonl", start) if accelerator.is_main_process else None
-    with progress(config.steps, f"training {name}", "steps") as bar:
+    with progress(config.steps, f"training {name}", "steps", shown=accelerator.is_main_process) as bar:
         bar.update(start)
 
         def on_step(result: "StepResult") -> None:

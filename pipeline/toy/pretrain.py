@@ -26,11 +26,12 @@ from labelgen.maskclip import DenseCLIP
 from labelgen.prompts import TEMPLATES, sentences
 from pipeline.toy.canvas import ToyClass
 from pipeline.toy.scenes import driving_scene
-from pipeline.toy.web import SYNONYMS, caption, web_image
+from pipeline.toy.web import SYNONYMS, WebImage, caption, street_photos, web_image
 
 CONTEXT = 32  # tokens a caption may have
 SPECIAL = ("<pad>", "<unk>", "<bos>", "<eos>")
 MONITOR_SEED = 7  # driving scenes that only watch the training; no data set split uses them
+PHOTOS_PER_STREET = 4
 COLLAGES = {2: (40, 48, 64), 4: (24, 32, 40)}  # pictures a side: pixels that a picture may be high and wide
 MIN_SIMILARITY_SCALE, MAX_SIMILARITY_SCALE = 1.0, 50.0
 
@@ -40,6 +41,7 @@ class PretrainConfig:
     """What decides the result; the same values give the same weights on the same machine."""
 
     images: int = 60_000
+    streets: float = 0.12  # share of the pictures that are cut out of street scenes
     image_px: int = 80
     steps: int = 5_000
     batch: int = 128
@@ -54,10 +56,10 @@ class PretrainConfig:
     seed: int = 0
 
 
-def draw_corpus(images: int, image_px: int, seed: int, processes: int) -> tuple[NDArray[np.uint8], list[Any]]:
+def draw_corpus(config: PretrainConfig, processes: int) -> tuple[NDArray[np.uint8], list[Any]]:
     """Pictures (images, px, px, 3) and, for each, the classes its caption names."""
     chunk = 500
-    jobs = [(seed, start, min(chunk, images - start), image_px) for start in range(0, images, chunk)]
+    jobs = [(config, start, min(chunk, config.images - start)) for start in range(0, config.images, chunk)]
     pictures, named = [], []
     with (
         ProcessPoolExecutor(processes) as pool,
@@ -69,10 +71,13 @@ def draw_corpus(images: int, image_px: int, seed: int, processes: int) -> tuple[
     return np.concatenate(pictures), named
 
 
-def _draw_chunk(job: tuple[int, int, int, int]) -> tuple[NDArray[np.uint8], list[Any]]:
-    seed, start, count, image_px = job
-    rng = np.random.default_rng([seed, start])
-    drawn = [web_image(rng, image_px) for _ in range(count)]
+def _draw_chunk(job: tuple[PretrainConfig, int, int]) -> tuple[NDArray[np.uint8], list[Any]]:
+    config, start, count = job
+    rng = np.random.default_rng([config.seed, start])
+    drawn: list[WebImage] = []
+    while len(drawn) < round(count * config.streets):
+        drawn += street_photos([config.seed, start, len(drawn)], PHOTOS_PER_STREET, config.image_px)
+    drawn = drawn[:count] + [web_image(rng, config.image_px) for _ in range(count - len(drawn))]
     return np.stack([d.image_HW3 for d in drawn]), [d.named for d in drawn]
 
 
@@ -332,17 +337,20 @@ def save_pretrained(model: Any, tokenizer: Any, folder: Path) -> None:
 @click.command()
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write the model to.")
 @click.option("--images", default=PretrainConfig.images, help="Web pictures to draw.")
+@click.option("--streets", default=PretrainConfig.streets, help="Share of pictures cut out of street scenes.")
 @click.option("--steps", default=PretrainConfig.steps, help="Training steps.")
 @click.option("--focus", default=PretrainConfig.focus, help="How sharply a caption picks its patches.")
 @click.option("--collages", default=PretrainConfig.collages, help="Share of steps that show many pictures in one.")
 @click.option("--seed", default=PretrainConfig.seed, help="Seed of pictures, weights and order.")
 @click.option("--processes", default=2, help="Processes that draw, and threads that train.")
-def main(out: Path, images: int, steps: int, focus: float, collages: float, seed: int, processes: int) -> None:
+def main(
+    out: Path, images: int, streets: float, steps: int, focus: float, collages: float, seed: int, processes: int
+) -> None:
     """Draw web pictures with captions, pretrain the tiny CLIP on them, save it as a HF CLIPModel folder."""
-    config = PretrainConfig(images=images, steps=steps, focus=focus, collages=collages, seed=seed)
+    config = PretrainConfig(images=images, streets=streets, steps=steps, focus=focus, collages=collages, seed=seed)
     torch.set_num_threads(processes)
     started = time.monotonic()
-    pictures, named = draw_corpus(config.images, config.image_px, config.seed, processes)
+    pictures, named = draw_corpus(config, processes)
     click.echo(f"{len(pictures)} pictures in {time.monotonic() - started:.0f} s")
     trainer, order = Trainer(config), batches(len(pictures), config.batch, config.seed)
     trainer.model.train()

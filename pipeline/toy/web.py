@@ -1,7 +1,8 @@
-"""Object-centric "web" pictures with captions: what the tiny CLIP is pretrained on.
+"""Captioned "web" pictures: what the tiny CLIP is pretrained on.
 
-A picture shows one subject, large and near the middle, on a plain background, with a few things around it. Its
-caption names what can be seen in it. Pixel labels are used for one thing only: to know what can be seen.
+Most show one subject, large and near the middle, on a plain background, with a few things around it; some are cut
+out of street scenes (of no data set split). A caption names what can be seen in the picture. Pixel labels are used
+for one thing only: to know what can be seen.
 """
 
 from dataclasses import dataclass
@@ -9,8 +10,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from labelgen.images import resize_image
 from pipeline.toy import sprites, textures
-from pipeline.toy.canvas import Canvas, Image, Quad, ToyClass, photograph
+from pipeline.toy.canvas import Canvas, Image, Mask, Quad, ToyClass, photograph
+from pipeline.toy.scenes import driving_scene
 
 SYNONYMS: dict[ToyClass, list[str]] = {
     ToyClass.SKY: ["sky"],
@@ -42,6 +45,7 @@ UPPER = (
 LOWER = ([ToyClass.ROAD, ToyClass.SIDEWALK, ToyClass.TREE, ToyClass.BUILDING], [0.45, 0.38, 0.07, 0.10])
 VISIBLE_SHARE = 0.008  # of the picture: smaller things go unmentioned
 MENTION_PROBABILITY = 0.9
+STREET_SEED = (0, 11)  # no data set split draws from it
 
 
 @dataclass(frozen=True)
@@ -66,12 +70,30 @@ def web_image(rng: np.random.Generator, size: int = 80) -> WebImage:
             _place(rng, canvas, subject, horizon, (0.22, 0.95) if alone else (0.18, 0.5), central=True)
         if canvas.area(subject) < 0.01:
             _place(rng, canvas, subject, horizon, (0.4, 0.9), central=True)
-    named = [subject]
-    for other in np.argsort([-canvas.area(c) for c in ToyClass]):
-        visible = canvas.area(other) > VISIBLE_SHARE
-        if other != subject and visible and rng.random() < MENTION_PROBABILITY:
-            named.append(ToyClass(other))
-    return WebImage(photograph(rng, canvas.image_HW3), tuple(named))
+    others = [c for c in _mentioned(rng, canvas.label_HW) if c != subject]
+    return WebImage(photograph(rng, canvas.image_HW3), (subject, *others))
+
+
+def street_photos(seed: list[int], count: int, size: int = 80) -> list[WebImage]:
+    """Square pictures cut out of one driving scene and resized to `size` pixels."""
+    rng = np.random.default_rng(seed)
+    image_HW3, label_HW = driving_scene([*STREET_SEED, *seed])
+    photos = []
+    for _ in range(count):
+        side = rng.integers(size, min(label_HW.shape) + 1)
+        y, x = (rng.integers(0, length - side + 1) for length in label_HW.shape)
+        cut = (slice(y, y + side), slice(x, x + side))
+        named = _mentioned(rng, label_HW[cut])
+        if named:
+            photos.append(WebImage(resize_image(image_HW3[cut], size, size), tuple(named)))
+    return photos
+
+
+def _mentioned(rng: np.random.Generator, label_HW: Mask) -> list[ToyClass]:
+    """The classes that a caption names, the largest first."""
+    share = np.bincount(label_HW.ravel(), minlength=len(ToyClass)) / label_HW.size
+    visible = [ToyClass(c) for c in np.argsort(-share) if share[c] > VISIBLE_SHARE]
+    return [c for c in visible if rng.random() < MENTION_PROBABILITY]
 
 
 def caption(rng: np.random.Generator, named: tuple[ToyClass, ...], templates: list[str]) -> str:
