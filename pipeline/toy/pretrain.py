@@ -43,7 +43,7 @@ class PretrainConfig:
     images: int = 60_000
     streets: float = 0.12  # share of the pictures that are cut out of street scenes
     image_px: int = 80
-    steps: int = 5_000
+    steps: int = 3_200
     batch: int = 128
     learning_rate: float = 1e-3
     weight_decay: float = 0.05
@@ -244,14 +244,20 @@ class Trainer:
             same_names = (names_BC[:, None] == names_BC[None]).all(-1).float()
             whole_loss = contrast(scale * whole_BD @ text_TD[: len(named)].T, same_names)
             text_TD = text_TD[len(named) :]
-        scores_BT = caption_scores(patches_BND @ text_TD.T, config.focus)
-        patch_loss = contrast(scale * scores_BT, names_BC[:, self.single_class[chosen]])
+        similarity_BNT = patches_BND @ text_TD.T
+        matches_BT = names_BC[:, self.single_class[chosen]]
+        patch_loss = contrast(scale * caption_scores(similarity_BNT, config.focus), matches_BT)
         loss = whole_loss + patch_loss
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
-        return {"whole": whole_loss.item(), "patch": patch_loss.item(), "scale": scale.item()}
+        return {
+            "whole": whole_loss.item(),
+            "patch": patch_loss.item(),
+            "choice": choice_loss.item(),
+            "scale": scale.item(),
+        }
 
     def _keep(self, pixels_B3HW: Tensor) -> Tensor | None:
         """Which patches are shown: a random share of them in 80 % of the steps."""
@@ -344,7 +350,15 @@ def save_pretrained(model: Any, tokenizer: Any, folder: Path) -> None:
 @click.option("--seed", default=PretrainConfig.seed, help="Seed of pictures, weights and order.")
 @click.option("--processes", default=2, help="Processes that draw, and threads that train.")
 def main(
-    out: Path, images: int, streets: float, steps: int, focus: float, collages: float, seed: int, processes: int
+    out: Path,
+    images: int,
+    streets: float,
+    steps: int,
+    focus: float,
+    choice: float,
+    collages: float,
+    seed: int,
+    processes: int,
 ) -> None:
     """Draw web pictures with captions, pretrain the tiny CLIP on them, save it as a HF CLIPModel folder."""
     config = PretrainConfig(images=images, streets=streets, steps=steps, focus=focus, collages=collages, seed=seed)
