@@ -255,7 +255,6 @@ class Trainer:
         return {
             "whole": whole_loss.item(),
             "patch": patch_loss.item(),
-            "choice": choice_loss.item(),
             "scale": scale.item(),
         }
 
@@ -355,7 +354,6 @@ def main(
     streets: float,
     steps: int,
     focus: float,
-    choice: float,
     collages: float,
     seed: int,
     processes: int,
