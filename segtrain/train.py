@@ -29,6 +29,7 @@ class TrainConfig:
     carb: bool = True  # False: plain cross-entropy to the end
     fixed_weight: float | None = None  # a constant instead of the adaptive weight w (CARB, Fig. 6b)
     queue: int = 5  # steps that the adaptive weight looks back
+    coefficient: float = 1.0  # the adaptive weight is multiplied by this
     steps: int = 30_000
     warmup_steps: int = 16_000  # plain cross-entropy before CARB
     batch: int = 8  # images a step, over all processes
@@ -73,7 +74,7 @@ class Trainer:
 
     def __init__(self, student: Student, config: TrainConfig, accelerator: Accelerator) -> None:
         self.config, self.accelerator = config, accelerator
-        self.balancer = RegionBalancer(config.queue)
+        self.balancer = RegionBalancer(config.queue, config.coefficient)
         self.step = 0
         student = student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         parameters = [p for p in student.parameters() if p.requires_grad]
