@@ -64,14 +64,17 @@ class DenseCLIP(nn.Module):
             raise InputError(f"{name} is no CLIP model folder: it has no config.json")
         try:
             model = CLIPModel.from_pretrained(name, dtype=dtype or torch.float32)
-        except (OSError, ValueError) as error:
+        except Exception as error:  # broken files raise safetensors', torch's and json's own errors, too
             raise InputError(
                 f"no CLIP weights at {name!r}: give a local folder with config.json and model.safetensors, "
                 f"or a hub id such as openai/clip-vit-base-patch16 on a connected machine ({_first_line(error)})"
             ) from error
         # transformers makes up an empty tokenizer for a folder without one; encode_text then says what is missing
         has_tokenizer = not Path(name).is_dir() or any((Path(name) / f).is_file() for f in TOKENIZER_FILES)
-        tokenizer = AutoTokenizer.from_pretrained(name) if has_tokenizer else None
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(name) if has_tokenizer else None
+        except Exception as error:
+            raise InputError(f"the tokenizer of {name!r} cannot be read ({_first_line(error)})") from error
         dense = cls(model, tokenizer, variant)
         try:
             settings, _ = ImageProcessingMixin.get_image_processor_dict(name)

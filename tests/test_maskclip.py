@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,17 @@ def test_missing_weights_say_how_to_get_them(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text((GOLDEN / "tiny_clip_gelu" / "config.json").read_text())
     with pytest.raises(InputError, match="no CLIP weights at .*give a local folder"):
         DenseCLIP.from_pretrained(tmp_path)
+
+
+def test_broken_files_of_a_model_are_said_in_one_line(clip_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "clip"
+    shutil.copytree(clip_folder, folder)
+    (folder / "tokenizer.json").write_text("{")
+    with pytest.raises(InputError, match="the tokenizer of .* cannot be read"):
+        DenseCLIP.from_pretrained(folder)
+    (folder / "model.safetensors").write_bytes(b"cut")
+    with pytest.raises(InputError, match="no CLIP weights at"):
+        DenseCLIP.from_pretrained(folder)
 
 
 def test_folder_without_tokenizer_refuses_text_only() -> None:
