@@ -32,7 +32,7 @@ def agreement(pseudo_HW: NDArray[np.uint8], predicted_HW: NDArray[np.uint8], ign
 
 
 def panel(rows: Sequence[Sequence[Picture]], captions: Sequence[str]) -> Picture:
-    """Pictures of one size in a grid, with a caption over each column."""
+    """Pictures in a grid, with a caption over each column; all are shown in the size of the first."""
     height, width = rows[0][0].shape[:2]
     columns = len(captions)
     sheet = np.full((CAPTION_HEIGHT + len(rows) * (height + GAP), columns * (width + GAP) - GAP, 3), 255, np.uint8)
@@ -43,5 +43,7 @@ def panel(rows: Sequence[Sequence[Picture]], captions: Sequence[str]) -> Picture
     for r, row in enumerate(rows):
         top = CAPTION_HEIGHT + r * (height + GAP)
         for k, picture in enumerate(row):
+            if picture.shape[:2] != (height, width):
+                picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_NEAREST).astype(np.uint8)
             sheet[top : top + height, k * (width + GAP) : k * (width + GAP) + width] = picture
     return sheet

@@ -76,10 +76,12 @@ class DenseCLIP(nn.Module):
         except Exception as error:
             raise InputError(f"the tokenizer of {name!r} cannot be read ({_first_line(error)})") from error
         dense = cls(model, tokenizer, variant)
+        settings: dict[str, Any] = {}  # without preprocessor_config.json: OpenAI's constants
         try:
             settings, _ = ImageProcessingMixin.get_image_processor_dict(name)
-        except OSError:
-            settings = {}  # no preprocessor_config.json: OpenAI's constants
+        except OSError as error:
+            if (Path(name) / "preprocessor_config.json").exists():
+                raise InputError(f"the preprocessor_config.json of {name!r} cannot be read") from error
         dense.image_mean = tuple(settings.get("image_mean", CLIP_MEAN))
         dense.image_std = tuple(settings.get("image_std", CLIP_STD))
         return dense.to(device)

@@ -135,7 +135,7 @@ class PseudoLabelStore:
 
     def _require_same(self, layout: StoreLayout, provenance: dict[str, Any]) -> None:
         advice = "delete it, or choose another OUT"
-        for key, was, now in _differences(self.provenance, json.loads(json.dumps(provenance))):
+        for key, was, now in differences(self.provenance, json.loads(json.dumps(provenance))):
             if not key.startswith("versions."):
                 raise InputError(f"{self.path} was made with {key} = {was!r}, not {now!r}; {advice}")
         same_labels = np.array_equal(self.image_labels, layout.image_labels_NC)
@@ -302,10 +302,10 @@ def _holds_store(path: str | Path) -> bool:
     return "schema" in zarr.open_group(str(path), mode="r").attrs
 
 
-def _differences(was: Any, now: Any, key: str = "") -> Iterable[tuple[str, Any, Any]]:
+def differences(was: Any, now: Any, key: str = "") -> Iterable[tuple[str, Any, Any]]:
     """Leaves in which two nested dicts differ, as (dotted key, was, now)."""
     if isinstance(was, dict) and isinstance(now, dict):
         for name in [*was, *(n for n in now if n not in was)]:
-            yield from _differences(was.get(name), now.get(name), f"{key}.{name}" if key else name)
+            yield from differences(was.get(name), now.get(name), f"{key}.{name}" if key else name)
     elif was != now:
         yield key, was, now

@@ -130,7 +130,7 @@ def run(run: "Run", split: str, students: str) -> None:
     """All stages in one go: labels, students, scores."""
     from pipeline.stages import run_all, variants
 
-    metrics = run_all(run, split, variants(run.config.train, students.split(",")))
+    metrics = run_all(run, split, variants(run.config.train, [name.strip() for name in students.split(",")]))
     _show(run.out, metrics)
     click.echo(f"{metrics['seconds']} s in all")
 
@@ -147,6 +147,8 @@ def predict(student: Path, images: tuple[Path, ...], out: Path) -> None:
     from segtrain.predict import predict as classes_of
 
     model, about = load_student(student)
+    if len({path.stem for path in images}) < len(images) or out.resolve() in {path.resolve().parent for path in images}:
+        raise InputError("class maps are named after their images: give images of different names, and another --out")
     out.mkdir(parents=True, exist_ok=True)
     for path in images:
         write_png(out / f"{path.stem}.png", colourise(classes_of(model, read_image(path)), about["classes"]["palette"]))

@@ -88,6 +88,8 @@ def _read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(f"no configuration file {path}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text") from error
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{path} is no valid TOML: {error}") from error
 

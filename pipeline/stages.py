@@ -147,6 +147,7 @@ def train_student(run: Run, config: "TrainConfig") -> Path:
     if accelerator.is_main_process:
         write_json(folder / "run.json", about["run"])
         save_student(student, folder / "student", about)
+    accelerator.wait_for_everyone()
     return folder
 
 
@@ -192,6 +193,7 @@ def evaluate(run: Run, split: str, students: Sequence[str] | None = None) -> dic
 def run_all(run: Run, split: str, students: Sequence["TrainConfig"]) -> dict[str, Any]:
     """All stages: labels of the training split, the students, scores on `split`."""
     started = time.monotonic()
+    run.samples(split, with_truth=True)  # a missing split should not wait for the training
     make_labels(run, TRAIN_SPLIT)
     for config in students:
         train_student(run, config)
@@ -234,6 +236,8 @@ def _class_maps(
     truth_HW = spec.read_truth(sample["label_path"])
     if truth_HW.shape != image_HW3.shape[:2]:
         raise InputError(f"{sample['label_path']} is {truth_HW.shape}, but its image is {image_HW3.shape[:2]}")
+    if store.size(sample["image_id"]) != truth_HW.shape:
+        raise InputError(f"{sample['image_path']} has changed since its pseudo-labels were made; make them again")
     maps = {f"pseudo-labels {view}": store.mask(sample["image_id"], view) for view in PSEUDO_VIEWS}
     maps |= {name: predict(model, image_HW3) for name, model in models.items()}
     return image_HW3, truth_HW, maps

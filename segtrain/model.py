@@ -149,6 +149,13 @@ def load_student(folder: str | Path) -> tuple[Student, dict[str, Any]]:
     folder = Path(folder)
     if not (folder / "model.safetensors").is_file():
         raise InputError(f"no trained student in {folder}; train one with 'make train'")
+    try:
+        return _load_student(folder)
+    except Exception as error:  # broken files raise json's, safetensors' and torch's own errors
+        raise InputError(f"the student in {folder} cannot be read; train it again with 'make train'") from error
+
+
+def _load_student(folder: Path) -> tuple[Student, dict[str, Any]]:
     about = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     settings = about.pop("student")
     config = StudentConfig(**settings | {"aspp_rates": tuple(settings["aspp_rates"])})

@@ -1,7 +1,8 @@
 """The training loop: warm-up on plain cross-entropy, then CARB; log, checkpoint, resume."""
 
+import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +12,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from labelgen.samples import InputError, Sample
-from labelgen.store import PseudoLabelStore
+from labelgen.store import PseudoLabelStore, differences
 from segtrain.augment import AugmentConfig
 from segtrain.carb import RegionBalancer, RegionLosses, region_losses, warmup_loss
 from segtrain.data import Order, PseudoLabelledImages, TrainBatch, batches
@@ -54,6 +55,11 @@ class TrainConfig:
                 raise InputError(f"train.{name} must be at least 1, got {getattr(self, name)}")
         if not self.warmup_steps >= 0:
             raise InputError(f"train.warmup_steps must not be negative, got {self.warmup_steps}")
+        if self.carb and self.warmup_steps >= self.steps:
+            raise InputError(
+                f"CARB would never set in: train.warmup_steps ({self.warmup_steps}) must be below train.steps "
+                f"({self.steps}), or train.carb=false"
+            )
 
 
 @dataclass(frozen=True)
@@ -72,8 +78,15 @@ class StepResult:
 class Trainer:
     """Everything that changes from step to step: the student, the optimizer, the loss queues and the step."""
 
-    def __init__(self, student: Student, config: TrainConfig, accelerator: Accelerator) -> None:
+    def __init__(
+        self,
+        student: Student,
+        config: TrainConfig,
+        accelerator: Accelerator,
+        made_with: dict[str, Any] | None = None,
+    ) -> None:
         self.config, self.accelerator = config, accelerator
+        self.made_with = made_with or {}  # all that a resumed run must have in common with this one
         self.balancer = RegionBalancer(config.queue, config.coefficient)
         self.step = 0
         student = student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -145,7 +158,7 @@ class Trainer:
             "student": self.accelerator.unwrap_model(self.student).state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "balancer": self.balancer.state_dict(),
-            "config": self.config,
+            "made_with": self.made_with,
         }
         partial = folder / (CHECKPOINT + ".partial")
         torch.save(state, partial)
@@ -156,8 +169,10 @@ class Trainer:
         if not (folder / CHECKPOINT).is_file():
             return
         state = _load(folder / CHECKPOINT)
-        if state["config"] != self.config:
-            raise InputError(f"{folder / CHECKPOINT} was trained with other settings; choose another OUT or delete it")
+        for key, was, now in differences(state["made_with"], self.made_with):
+            raise InputError(
+                f"{folder} was trained with {key} = {was!r}, not {now!r}; delete that folder to start anew"
+            )
         self.accelerator.unwrap_model(self.student).load_state_dict(state["student"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.balancer.load_state_dict(state["balancer"])
@@ -185,8 +200,10 @@ def saved_step(folder: str | Path) -> int:
 
 
 def _load(path: Path) -> dict[str, Any]:
-    with torch.serialization.safe_globals([TrainConfig]):
+    try:
         return dict(torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as error:  # a broken file raises zipfile's, pickle's or torch's own errors
+        raise InputError(f"{path} cannot be read; delete it to start anew") from error
 
 
 def train(
@@ -212,8 +229,16 @@ def train(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.seed)
-    text_vectors = torch.from_numpy(PseudoLabelStore.open(store_path).text_vectors)
-    trainer = Trainer(Student(student_config, text_vectors), config, accelerator)
+    store = PseudoLabelStore.open(store_path)
+    made_with = {
+        "train": asdict(config),
+        "augment": asdict(augment),
+        "student": asdict(student_config),
+        "pseudo-labels": {name: value for name, value in store.provenance.items() if name != "versions"},
+        "images": [sample["image_id"] for sample in samples],
+    }
+    made_with = json.loads(json.dumps(made_with))  # tuples and lists compare alike
+    trainer = Trainer(Student(student_config, torch.from_numpy(store.text_vectors)), config, accelerator, made_with)
     trainer.resume(folder)
     images = PseudoLabelledImages(
         samples,

@@ -9,9 +9,9 @@ from pipeline.datasets import DATASETS
 
 
 def test_later_sources_win_preset_file_setting(tmp_path: Path) -> None:
-    (tmp_path / "mine.toml").write_text("[train]\nsteps = 7\nbatch = 3\n")
+    (tmp_path / "mine.toml").write_text("[train]\nsteps = 4007\nbatch = 3\n")
     config = load_config("camvid", tmp_path / "mine.toml", ["train.batch=5", "labels.views.local_zooms=[1, 1.5]"])
-    assert (config.train.steps, config.train.batch, config.train.warmup_steps) == (7, 5, 4000)
+    assert (config.train.steps, config.train.batch, config.train.warmup_steps) == (4007, 5, 4000)
     assert config.labels.views.local_zooms == (1.0, 1.5)
 
 
@@ -46,6 +46,7 @@ def test_resolved_settings_build_the_same_configuration() -> None:
         ("augment.scales=[1]", r"augment.scales needs 2 values, got \[1\]"),
         ("labels.views.overlap=1.5", r"views.overlap must be in \[0, 1\), got 1.5"),
         ("train.steps", "--set takes NAME=VALUE"),
+        ("train.steps=500", r"CARB would never set in: train.warmup_steps \(1300\) must be below train.steps \(500\)"),
         ("train.steps=0", "train.steps must be at least 1, got 0"),
         ("train=3", "train must be of type TrainConfig, got 3"),
     ],
@@ -64,6 +65,9 @@ def test_none_and_words_need_no_quotes() -> None:
 def test_missing_and_broken_files_are_said(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no configuration file"):
         load_config("toy", tmp_path / "none.toml")
+    (tmp_path / "latin.toml").write_bytes(b"# caf\xe9")
+    with pytest.raises(InputError, match="is not UTF-8"):
+        load_config("toy", tmp_path / "latin.toml")
     (tmp_path / "bad.toml").write_text("steps = = 3")
     with pytest.raises(InputError, match="is no valid TOML"):
         load_config("toy", tmp_path / "bad.toml")

@@ -177,9 +177,15 @@ def test_a_loss_that_is_not_finite_stops_and_says_what_to_try(samples: list[Samp
 
 
 def test_checkpoint_of_other_settings_is_refused(samples: list[Sample], store_path: Path, tmp_path: Path) -> None:
-    run(samples, store_path, tmp_path, replace(CONFIG, steps=1))
-    with pytest.raises(InputError, match="trained with other settings; choose another OUT"):
-        run(samples, store_path, tmp_path, replace(CONFIG, steps=2))
+    short = replace(CONFIG, steps=2, warmup_steps=1)
+    run(samples, store_path, tmp_path, short)
+    with pytest.raises(InputError, match="trained with train.steps = 2, not 3; delete that folder to start anew"):
+        run(samples, store_path, tmp_path, replace(short, steps=3))
+    with pytest.raises(InputError, match="trained with student.width = 4, not 5"):
+        train(samples, store_path, tmp_path, short, AUGMENT, replace(STUDENT, width=5))
+    (tmp_path / "checkpoint.pt").write_bytes(b"cut")
+    with pytest.raises(InputError, match=r"checkpoint.pt cannot be read; delete it"):
+        run(samples, store_path, tmp_path, short)
 
 
 @pytest.mark.parametrize("classifier", ["text", "linear"])
@@ -197,6 +203,9 @@ def test_saved_student_predicts_the_same_in_the_image_s_size(tmp_path: Path, cla
     assert loaded_about["classes"]["names"][0] == "sky"
     with pytest.raises(InputError, match="no trained student in"):
         load_student(tmp_path / "nothing")
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(InputError, match="student in .* cannot be read"):
+        load_student(tmp_path)
 
 
 def test_text_classifier_is_a_product_with_fixed_text_vectors() -> None:
