@@ -17,7 +17,7 @@ import zarr
 from numpy.typing import NDArray
 
 from labelgen.images import resize_logits
-from labelgen.samples import IGNORE_INDEX, InputError
+from labelgen.samples import InputError
 from labelgen.views import Box, merge, to_mask
 
 SCHEMA = 1
@@ -241,7 +241,7 @@ class PseudoLabelStore:
             raise InputError(f"view must be global, local or fused, got {view!r}")
         if size is not None:
             logits = resize_logits(logits, *size)
-        return to_mask(logits, self.image_labels[self._index[image_id]], IGNORE_INDEX)
+        return to_mask(logits, self.image_labels[self._index[image_id]])
 
     def missing(self, image_ids: Iterable[str]) -> list[str]:
         """Those of `image_ids` that are not in the store."""

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelgen.images import resize_logits
-from labelgen.samples import InputError
+from labelgen.samples import IGNORE_INDEX, InputError
 
 Box = tuple[int, int, int, int]
 
@@ -108,7 +108,7 @@ def merge(views: Sequence[tuple[Box, NDArray[np.float32]]], height: int, width: 
 
 
 def to_mask(
-    logits_CHW: NDArray[np.float32], is_present_C: NDArray[np.bool_], ignore_index: int = 255
+    logits_CHW: NDArray[np.float32], is_present_C: NDArray[np.bool_], ignore_index: int = IGNORE_INDEX
 ) -> NDArray[np.uint8]:
     """Pseudo-labels (H, W): the best class among those present; ignore where logits are NaN or nothing is present.
 

@@ -21,6 +21,7 @@ from labelgen.samples import InputError, Sample
 from labelgen.store import MaskView, PseudoLabelStore
 from pipeline.config import RunConfig, as_tree
 from pipeline.datasets import TRAIN_SPLIT, DatasetSpec, dataset
+from pipeline.names import look_up
 from pipeline.progress import progress
 from pipeline.runs import MetricsLog, provenance, write_json
 
@@ -208,8 +209,6 @@ def variants(config: "TrainConfig", names: Sequence[str]) -> list["TrainConfig"]
         for views in ("base", "local")
         for suffix in ("", "+carb")
     }
-    from pipeline.names import look_up
-
     return [look_up(known, name, "student") for name in names]
 
 

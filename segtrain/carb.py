@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-IGNORE_INDEX = 255
+from labelgen.samples import IGNORE_INDEX
 
 
 class RegionLosses(NamedTuple):
