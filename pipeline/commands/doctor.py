@@ -1,0 +1,38 @@
+"""carbseg doctor: what carbseg runs on."""
+
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    import torch
+
+
+@click.command()
+def doctor() -> None:
+    """Say what carbseg runs on."""
+    from pipeline.runs import versions
+
+    for package, number in versions().items():
+        click.echo(f"{package:14} {number}")
+    import torch
+
+    devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    click.echo(f"{'devices':14} {', '.join(devices) or f'CPU, {torch.get_num_threads()} threads'}")
+    for dtype in (torch.float32, torch.bfloat16):
+        rate = _matmul_gflops(dtype, "cuda" if devices else "cpu")
+        click.echo(f"{'matmul':14} {rate:.0f} GFLOP/s in {str(dtype).removeprefix('torch.')}")
+
+
+def _matmul_gflops(dtype: "torch.dtype", device: str, size: int = 2048, repeats: int = 10) -> float:
+    """Rate of a size x size matrix product."""
+    import torch
+
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    float((a @ b).sum())  # warm up, and wait for the device
+    started = time.perf_counter()
+    for _ in range(repeats):
+        product = a @ b
+    float(product.sum())
+    return 2 * size**3 * repeats / (time.perf_counter() - started) / 1e9

@@ -1,0 +1,81 @@
+"""carbseg train, evaluate, run, predict: from pseudo-labels to a scored student and its class maps."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from labelgen.samples import InputError
+from pipeline.commands.options import run_options
+
+if TYPE_CHECKING:
+    from pipeline.stages import Run
+
+
+@click.command()
+@run_options
+@click.option("--steps", type=int, help="Short for --set train.steps=N (and a warm-up of at most half of it).")
+def train(run: "Run", steps: int | None) -> None:
+    """Train a student on the pseudo-labels of the training split; run again to resume."""
+    from dataclasses import replace
+
+    from pipeline.stages import train_student
+
+    config = run.config.train
+    if steps is not None:
+        config = replace(config, steps=steps, warmup_steps=min(config.warmup_steps, steps // 2))
+    folder = train_student(run, config)
+    click.echo(f"student in {folder / 'student'}")
+
+
+@click.command()
+@run_options
+@click.option("--split", default="val", show_default=True, help="Split with truth to score on.")
+def evaluate(run: "Run", split: str) -> None:
+    """Score pseudo-labels and every trained student against truth; write metrics.json and panels."""
+    from pipeline.stages import evaluate as score
+
+    _show(run.out, score(run, split))
+
+
+@click.command()
+@run_options
+@click.option("--split", default="val", show_default=True, help="Split with truth to score on.")
+@click.option("--students", default="base,local+carb", show_default=True, help="Rows of CARB's Table 1 to train.")
+def run(run: "Run", split: str, students: str) -> None:
+    """All stages in one go: labels, students, scores."""
+    from pipeline.stages import run_all, variants
+
+    metrics = run_all(run, split, variants(run.config.train, [name.strip() for name in students.split(",")]))
+    _show(run.out, metrics)
+    click.echo(f"{metrics['seconds']} s in all")
+
+
+@click.command()
+@click.argument("student", type=click.Path(path_type=Path))
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the class maps.")
+def predict(student: Path, images: tuple[Path, ...], out: Path) -> None:
+    """Write the class map of each image, as a colour PNG, with the STUDENT folder of a run."""
+    from evaluation.overlay import colourise
+    from labelgen.images import read_image, write_png
+    from segtrain.model import load_student
+    from segtrain.predict import predict as classes_of
+
+    model, about = load_student(student)
+    if len({path.stem for path in images}) < len(images) or out.resolve() in {path.resolve().parent for path in images}:
+        raise InputError("class maps are named after their images: give images of different names, and another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    for path in images:
+        write_png(out / f"{path.stem}.png", colourise(classes_of(model, read_image(path)), about["classes"]["palette"]))
+    click.echo(f"{len(images)} class maps in {out}")
+
+
+def _show(out: Path, metrics: dict[str, Any]) -> None:
+    from evaluation.scores import markdown_table
+
+    rows = metrics["rows"]
+    names = list(next(iter(rows.values()))["iou"])
+    click.echo(f"\nIoU in percent on {metrics['images']} images of {metrics['dataset']} {metrics['split']}")
+    click.echo(markdown_table(rows, names))
+    click.echo(f"\nscores in {out / 'metrics.json'}, pictures in {out / 'panels'}")
