@@ -13,14 +13,15 @@ class InputError(ValueError):
 class Sample(TypedDict):
     """One image of a split.
 
-    label_path is None where truth must not be seen (training splits, unless pseudo-labels are being scored);
-    image_labels holds the train ids that the image shows: the only supervision there is.
+    label_path is None where truth must not be seen (training splits, unless pseudo-labels are being scored), or where
+    there is none; image_labels holds the train ids that the image shows, the only supervision there is, or None where
+    nobody has said what it shows.
     """
 
     image_id: str
     image_path: str
     label_path: str | None
-    image_labels: list[int]
+    image_labels: list[int] | None
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,13 @@ class ClassSet:
     """The classes of a data set, by train id.
 
     prompts: for each class the names that are put into the templates (synonyms). palette: RGB, 0..255.
+    categories: for each class the group that it belongs to, or () where there are no groups.
     """
 
     names: tuple[str, ...]
     prompts: tuple[tuple[str, ...], ...]
     palette: tuple[tuple[int, int, int], ...]
+    categories: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not len(self.names) == len(self.prompts) == len(self.palette):
@@ -40,6 +43,8 @@ class ClassSet:
                 f"a class set needs as many prompts and colours as names, got {len(self.names)} names, "
                 f"{len(self.prompts)} prompts and {len(self.palette)} colours"
             )
+        if self.categories and len(self.categories) != len(self.names):
+            raise InputError(f"a class set needs one category a class or none at all, got {len(self.categories)}")
 
     def __len__(self) -> int:
         return len(self.names)

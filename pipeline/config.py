@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from labelgen.generate import LabelConfig
 from labelgen.samples import InputError
 from pipeline.names import look_up
+from pipeline.tags import TagConfig
 from segtrain.augment import AugmentConfig
 from segtrain.model import StudentConfig
 from segtrain.train import TrainConfig
@@ -24,6 +25,7 @@ T = TypeVar("T")
 class RunConfig:
     """Everything that decides the result of a run."""
 
+    tags: TagConfig = field(default_factory=TagConfig)
     labels: LabelConfig = field(default_factory=LabelConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -36,7 +38,7 @@ def load_config(dataset: str, file: str | Path | None = None, settings: Iterable
     Raises InputError that names the setting for an unknown name or a value of the wrong type or range.
     """
     tree: dict[str, Any] = {}
-    for path in (PRESETS / f"{dataset}.toml", file):
+    for path in (PRESETS / f"{dataset.partition(':')[0]}.toml", file):
         if path is not None and (path == file or Path(path).is_file()):
             _merge(tree, _read_toml(Path(path)))
     for setting in settings:

@@ -5,6 +5,7 @@ OUT/NAME/                a student: checkpoint, metrics.jsonl, run.json, student
 OUT/metrics.json         scores, OUT/panels/*.png pictures, OUT/run.json what they were made with
 """
 
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -20,7 +21,8 @@ from labelgen.images import read_image, write_png
 from labelgen.samples import InputError, Sample
 from labelgen.store import MaskView, PseudoLabelStore
 from pipeline.config import RunConfig, as_tree
-from pipeline.datasets import TRAIN_SPLIT, DatasetSpec, dataset
+from pipeline.datasets import DatasetSpec, dataset
+from pipeline.layouts import TRAIN_SPLIT
 from pipeline.names import look_up
 from pipeline.progress import progress
 from pipeline.runs import MetricsLog, provenance, write_json
@@ -47,14 +49,14 @@ class Run:
 
     @classmethod
     def of(cls, name: str, data_root: str | None, clip: str | None, out: str | None, config: RunConfig) -> "Run":
-        """With the defaults: toy data are drawn into data/toy, OUT is runs/NAME, and the CLIP is the one that OUT was
-        begun with, or the tiny one.
+        """With the defaults: data are in data/NAME (toy data are drawn into it), OUT is runs/NAME, and the CLIP is the
+        one that OUT was begun with, or the tiny one.
         """
-        spec = dataset(name)
-        if data_root is None and name != "toy":
-            raise InputError(f"{name} needs DATA_ROOT (--data-root): {spec.how_to_get} and give its path")
-        folder = Path(out or f"runs/{name}")
-        return cls(spec, Path(data_root or "data/toy"), clip or _clip_of(folder) or TINY_CLIP_NAME, folder, config)
+        as_folder = re.sub(r"[^\w.-]+", "-", name)  # of hf:PATH_OR_NAME
+        root, folder = Path(data_root or f"data/{as_folder}"), Path(out or f"runs/{as_folder}")
+        if data_root is None and name != "toy" and not root.exists():
+            raise InputError(f"{name} needs DATA_ROOT (--data-root): {dataset(name).how_to_get} and give its path")
+        return cls(dataset(name, root), root, clip or _clip_of(folder) or TINY_CLIP_NAME, folder, config)
 
     def store_path(self, split: str) -> Path:
         """Where the pseudo-labels of a split are."""
@@ -64,7 +66,7 @@ class Run:
         """The split, after drawing the toy scenes if they are asked for and not there."""
         if self.spec.name == "toy" and not self.data_root.exists():
             draw_toy(self.data_root)
-        return self.spec.list_samples(self.data_root, split, with_truth=with_truth)
+        return self.spec.list_samples(self.data_root, split, with_truth=with_truth, tags=self.config.tags)
 
     def settings(self) -> dict[str, Any]:
         """For provenance."""
@@ -82,6 +84,12 @@ def draw_toy(root: Path) -> None:
 def make_labels(run: Run, split: str) -> PseudoLabelStore:
     """Pseudo-labels of a split, made or completed."""
     samples = run.samples(split)
+    unknown = next((sample["image_id"] for sample in samples if sample["image_labels"] is None), None)
+    if unknown is not None:
+        raise InputError(
+            f"{unknown} has no image-level labels; give a labels file, or let CLIP guess them with "
+            "--set tags.source=auto"
+        )
     from accelerate import PartialState
 
     from labelgen.generate import generate

@@ -17,7 +17,25 @@ ORDER = {
     "labelgen": ["samples", "images", "prompts", "maskclip", "views", "store", "generate"],
     "evaluation": ["scores", "confusion", "overlay"],
     "segtrain": ["carb", "augment", "data", "model", "schedule", "train", "predict"],
-    "pipeline": ["names", "datasets", "toy", "config", "progress", "runs", "stages", "commands", "cli", "__main__"],
+    "pipeline": [
+        "names",
+        "tags",
+        "classes",
+        "truth",
+        "layouts",
+        "hub",
+        "datasets",
+        "check",
+        "toy",
+        "config",
+        "progress",
+        "runs",
+        "fetch",
+        "stages",
+        "commands",
+        "cli",
+        "__main__",
+    ],
 }
 
 

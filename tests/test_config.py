@@ -15,18 +15,31 @@ def test_later_sources_win_preset_file_setting(tmp_path: Path) -> None:
     assert config.labels.views.local_zooms == (1.0, 1.5)
 
 
-def test_camvid_preset_is_the_paper_s() -> None:
-    config = load_config("camvid")
-    assert (config.train.steps, config.train.warmup_steps, config.train.batch) == (12_000, 4_000, 8)
-    assert (config.augment.crop_height, config.augment.crop_width, config.augment.scales) == (720, 960, (1.0, 4.0))
+@pytest.mark.parametrize(
+    ("name", "steps", "warmup", "crop", "scales", "zooms"),
+    [
+        ("cityscapes", 30_000, 16_000, (512, 1024), (0.5, 2.0), (1.0, 2.0)),
+        ("camvid", 12_000, 4_000, (720, 960), (1.0, 4.0), (0.5, 2.5)),
+        ("wilddash2", 30_000, 16_000, (512, 1024), (0.5, 2.0), (1.0, 2.0)),
+    ],
+)
+def test_presets_are_the_paper_s(
+    name: str, steps: int, warmup: int, crop: object, scales: object, zooms: object
+) -> None:
+    config = load_config(name)
+    assert (config.train.steps, config.train.warmup_steps, config.train.batch) == (steps, warmup, 8)
+    assert (config.augment.crop_height, config.augment.crop_width) == crop
+    assert (config.augment.scales, config.augment.flip) == (scales, 0.5)
     views = config.labels.views
-    assert (views.local_height, views.local_width, views.local_zooms) == (512, 256, (0.5, 2.5))
-    assert (config.train.optimizer, config.train.learning_rate, config.train.queue) == ("sgd", 0.005, 5)
+    assert (views.local_height, views.local_width, views.local_zooms) == (512, 256, zooms)
+    train = config.train
+    assert (train.optimizer, train.learning_rate, train.min_learning_rate) == ("sgd", 0.005, 1e-4)
+    assert (train.weight_decay, train.poly_power, train.queue) == (5e-4, 0.9, 5)
 
 
-def test_every_data_set_has_a_preset_and_it_loads() -> None:
-    assert {path.stem for path in PRESETS.glob("*.toml")} == set(DATASETS)
-    for name in DATASETS:
+def test_every_data_set_with_classes_of_its_own_has_a_preset_and_all_load() -> None:
+    assert {path.stem for path in PRESETS.glob("*.toml")} == {n for n, spec in DATASETS.items() if not spec.is_users}
+    for name in (*DATASETS, "hf:somebody/something"):
         load_config(name)
 
 
@@ -48,6 +61,9 @@ def test_resolved_settings_build_the_same_configuration() -> None:
         ("train.steps", "--set takes NAME=VALUE"),
         ("train.steps=500", r"CARB would never set in: train.warmup_steps \(1300\) must be below train.steps \(500\)"),
         ("train.steps=0", "train.steps must be at least 1, got 0"),
+        ("tags.source=clip", "tags.source must be one of data, auto, got 'clip'"),
+        ("tags.min_area=1", r"tags.min_area must be in \[0, 1\), got 1.0"),
+        ("tags.file=labels.txt", "tags.file must be a .csv or .json file, got 'labels.txt'"),
         ("train=3", "train must be of type TrainConfig, got 3"),
     ],
 )

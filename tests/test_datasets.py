@@ -5,7 +5,8 @@ import pytest
 
 from labelgen.images import write_png
 from labelgen.samples import ClassSet, InputError
-from pipeline.datasets import DATASETS, dataset, present_classes
+from pipeline.datasets import DATASETS, dataset
+from pipeline.tags import present_classes
 
 CAMVID = DATASETS["camvid"]
 
@@ -51,7 +52,10 @@ def test_missing_things_are_said(root: Path) -> None:
 
 
 def test_unknown_data_set_names_the_nearest() -> None:
-    with pytest.raises(InputError, match=r"unknown data set 'camvd'; did you mean 'camvid'\? known: toy, camvid"):
+    with pytest.raises(
+        InputError,
+        match=r"unknown data set 'camvd'; did you mean 'camvid'\? known: toy, camvid, cityscapes, wilddash2, folder, hf",
+    ):
         dataset("camvd")
 
 

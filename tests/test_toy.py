@@ -11,7 +11,8 @@ from labelgen.images import normalise, read_image, read_label_map, resize_logits
 from labelgen.maskclip import DenseCLIP
 from labelgen.prompts import TEMPLATES, sentences
 from labelgen.views import to_mask
-from pipeline.datasets import CAMVID_CLASSES, DATASETS
+from pipeline.classes import CAMVID_CLASSES
+from pipeline.datasets import DATASETS
 from pipeline.stages import TINY_CLIP
 from pipeline.toy.canvas import ToyClass
 from pipeline.toy.pretrain import collage, contrast, cut_collage
