@@ -27,7 +27,7 @@ from pipeline.classes import (
 from pipeline.hub import unpack, write_classes
 from pipeline.layouts import TRAIN_SPLIT, Item, Layout, NotHereError
 from pipeline.names import look_up
-from pipeline.tags import TagConfig, present_classes, read_tags
+from pipeline.tags import TagConfig, as_typed, present_classes, read_tags
 from pipeline.truth import LabelCode
 
 if TYPE_CHECKING:
@@ -171,7 +171,8 @@ class DatasetSpec:
 
 def _names(item: Item) -> tuple[str, str, str]:
     """What a labels file may call an image, first the most exact: "train/a.jpg", "a.jpg", or "a"."""
-    return f"{item.image.parent.name}/{item.image.name}", item.image.name, item.image_id
+    name = as_typed(item.image.name)
+    return f"{item.image.parent.name}/{name}", name, as_typed(item.image_id)
 
 
 DATASETS: dict[str, DatasetSpec] = {

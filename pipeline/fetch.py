@@ -17,6 +17,8 @@ from pipeline.layouts import images_in
 
 BLOCK = 1 << 20
 TIMEOUT_S = 60
+AGAIN = "give the same command again"
+OTHER_COPY = "give the address of another copy with --url"
 
 
 @dataclass(frozen=True)
@@ -69,15 +71,12 @@ def fetch(copy: PublicCopy, root: Path, on_bytes: OnBytes = lambda done, total: 
         archive.unlink()
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise InputError(
-                f"the disk of {root.parent} is full; free some space and give the command again"
-            ) from error
+            raise InputError(f"the disk of {root.parent} is full; free some space, then {AGAIN}") from error
         raise
 
 
 def download(url: str, partial: Path, on_bytes: OnBytes = lambda done, total: None) -> None:
     """Download into `partial`, after the bytes that are there, if the server can. Raises InputError."""
-    again = "give the same command again to go on"
     start = partial.stat().st_size if partial.is_file() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
     try:
@@ -94,22 +93,16 @@ def download(url: str, partial: Path, on_bytes: OnBytes = lambda done, total: No
             if size == str(start):
                 return
             partial.unlink()
-            raise InputError(
-                f"{partial} did not belong to {url} and was removed; give the same command again"
-            ) from error
-        raise InputError(
-            f"{url} answered {error.code} {error.reason}; give the address of a copy with --url"
-        ) from error
+            raise InputError(f"{partial} was not the beginning of {url} and was removed; {AGAIN}") from error
+        raise InputError(f"{url} answered {error.code} {error.reason}; {OTHER_COPY}") from error
     except urllib.error.URLError as error:
-        raise InputError(
-            f"cannot reach {url} ({error.reason}); check the network, or give a copy with --url"
-        ) from error
+        raise InputError(f"cannot reach {url} ({error.reason}); check the network, or {OTHER_COPY}") from error
     except (HTTPException, TimeoutError, ConnectionError) as error:
-        raise InputError(f"the connection to {url} broke ({error}); {again}") from error
+        raise InputError(f"the connection to {url} broke ({error}); {AGAIN}") from error
     except ValueError as error:
         raise InputError(f"{url!r} is no address: {error}") from error
     if total is not None and done < total:
-        raise InputError(f"the connection to {url} broke after {done:,} of {total:,} bytes; {again}")
+        raise InputError(f"the connection to {url} broke after {done:,} of {total:,} bytes; {AGAIN}")
 
 
 def _copy(
@@ -134,7 +127,7 @@ def unpack(archive: Path, folder: Path) -> None:
                 _refuse_outside(packed_tar.getnames())
                 packed_tar.extractall(folder, filter="data")  # refuses links that lead out, devices and the like
     except (zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
-        raise InputError(f"the downloaded archive cannot be unpacked ({error}); give the same command again") from error
+        raise InputError(f"the downloaded archive cannot be unpacked ({error}); {AGAIN}") from error
 
 
 def _refuse_outside(names: list[str]) -> None:
@@ -150,9 +143,9 @@ def _find(unpacked: Path, copy: PublicCopy) -> Path:
     inside = (path.parent for path in sorted(unpacked.rglob(first)) if path.is_dir())
     folder = next((path for path in inside if all((path / name).is_dir() for name in copy.counts)), None)
     if folder is None:
-        raise InputError(f"{copy.url} holds no folder with {', '.join(copy.counts)}; give another copy with --url")
+        raise InputError(f"{copy.url} holds no folder with {', '.join(copy.counts)}; {OTHER_COPY}")
     for name, count in copy.counts.items():
         found = len(images_in(folder / name))
         if found != count:
-            raise InputError(f"{name} in {copy.url} holds {found} images, not {count}; give another copy with --url")
+            raise InputError(f"{name} in {copy.url} holds {found} images, not {count}; {OTHER_COPY}")
     return folder

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -60,11 +61,17 @@ def read_tags(path: Path, classes: ClassSet) -> dict[str, list[int]]:
         raise InputError(f"{path} is not UTF-8 text; save it as UTF-8") from error
     tags: dict[str, list[int]] = {}
     train_ids = {name: i for i, name in enumerate(classes.names)}
-    for image, names in rows:
+    for name_as_written, names in rows:
+        image = as_typed(name_as_written)
         if image in tags:
             raise InputError(f"{path} names {image!r} twice; keep one of the two lines")
         tags[image] = sorted({look_up(train_ids, name, f"class in {path}, {image}:") for name in names})
     return {image: present for image, present in tags.items() if present}
+
+
+def as_typed(name: str) -> str:
+    """A file name in the form that keyboards give; some file systems store "e" and its accent apart."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _read_csv(path: Path, classes: ClassSet) -> list[tuple[str, list[str]]]:

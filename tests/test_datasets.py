@@ -52,10 +52,8 @@ def test_missing_things_are_said(root: Path) -> None:
 
 
 def test_unknown_data_set_names_the_nearest() -> None:
-    with pytest.raises(
-        InputError,
-        match=r"unknown data set 'camvd'; did you mean 'camvid'\? known: toy, camvid, cityscapes, wilddash2, folder, hf",
-    ):
+    known = "toy, camvid, cityscapes, wilddash2, folder, hf"
+    with pytest.raises(InputError, match=rf"unknown data set 'camvd'; did you mean 'camvid'\? known: {known}"):
         dataset("camvd")
 
 
