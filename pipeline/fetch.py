@@ -78,8 +78,8 @@ def fetch(copy: PublicCopy, root: Path, on_bytes: OnBytes = lambda done, total: 
 def download(url: str, partial: Path, on_bytes: OnBytes = lambda done, total: None) -> None:
     """Download into `partial`, after the bytes that are there, if the server can. Raises InputError."""
     start = partial.stat().st_size if partial.is_file() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
     try:
+        request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
             goes_on = response.status == 206
             done = start if goes_on else 0  # a server without ranges begins at the beginning
