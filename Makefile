@@ -1,4 +1,4 @@
-# Verbs of carbseg; each sets up what it needs. Variables: DATASET, DATA_ROOT, CLIP, OUT, ARGS.
+# Verbs of carbseg; each sets up what it needs. Variables: DATASET, DATA_ROOT, URL, CLIP, OUT, ARGS.
 
 PYTHON ?= python3
 VENV := .venv
@@ -10,7 +10,7 @@ DATASET ?= toy
 OPTIONS = --dataset $(DATASET) $(if $(DATA_ROOT),--data-root $(DATA_ROOT)) $(if $(CLIP),--clip $(CLIP)) $(if $(OUT),--out $(OUT)) $(ARGS)
 PACKAGES := pipeline labelgen segtrain evaluation
 
-.PHONY: setup demo pseudolabels train eval test check format clean
+.PHONY: setup demo data pseudolabels train eval test check format clean
 
 setup: $(STAMP)
 
@@ -21,6 +21,9 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: setup  ## toy scenes from nothing to a table and pictures, on the test split
 	$(CARBSEG) run --dataset toy --out $(or $(OUT),runs/demo) --split test $(ARGS)
+
+data: setup  ## fetch a data set into data/DATASET, or say where to get it
+	$(CARBSEG) datasets fetch $(DATASET) $(or $(DATA_ROOT),data/$(DATASET)) $(if $(URL),--url $(URL))
 
 pseudolabels: setup
 	$(CARBSEG) labels $(OPTIONS)

@@ -83,8 +83,8 @@ class DatasetSpec:
         """The split, sorted by image id.
 
         with_truth: True needs a label_path in every row; by default rows have those that there are, but none on the
-        training split, so that truth cannot leak. tags: where image_labels come from; by default a labels file in the
-        root, else pixel labels. Rows that have neither have image_labels None: unknown.
+        training split, so that truth cannot leak. tags: where image_labels come from; by default from the user's
+        labels file, for images that it does not list from pixel labels; else they are None: unknown.
         Raises InputError for a missing folder, an empty split, a broken labels file, or missing truth.
         """
         spec, items = self.at(root), self.items(root, split)
@@ -130,17 +130,18 @@ class DatasetSpec:
         """The train ids that each image shows, None where they are unknown. Raises InputError."""
         if tags.source == "auto":
             return [None] * len(items)
-        file = Path(tags.file) if tags.file else self.labels_file(root)
-        if file is not None:
-            return self._image_labels_from(file, root, items)
+        if tags.file:
+            return self._image_labels_from(Path(tags.file), root, items)
+        own_file = self.labels_file(root)
+        listed = [None] * len(items) if own_file is None else self._image_labels_from(own_file, root, items)
 
-        def from_pixels(item: Item) -> list[int] | None:
-            if item.label is None:
-                return None
+        def or_from_pixels(present: list[int] | None, item: Item) -> list[int] | None:
+            if present is not None or item.label is None:
+                return present
             return present_classes(self.read_truth(item.label), tags.min_area)
 
         with ThreadPoolExecutor() as pool:
-            return list(pool.map(from_pixels, items))
+            return list(pool.map(or_from_pixels, listed, items))
 
     def read_truth(self, label_path: str | Path) -> NDArray[np.uint8]:
         """truth_HW: uint8 train ids, 255 = ignore (void, and ids or colours that the data set does not know)."""

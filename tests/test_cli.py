@@ -118,9 +118,12 @@ def test_label_of_another_size_is_said(camvid: Path, clip_folder: Path, tmp_path
 
 
 def test_toy_scenes_are_not_drawn_over_something(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").touch()
     assert "exists already" in refused("datasets", "draw-toy", tmp_path)
+    assert "exists already" in refused("datasets", "fetch", "toy", tmp_path)
 
 
 def test_doctor_and_list_say_what_there_is() -> None:
     assert "torch" in carbseg("doctor").stdout
-    assert carbseg("datasets", "list").stdout.startswith("toy ")
+    listed = carbseg("datasets", "list").stdout.splitlines()
+    assert [line.split()[:2] for line in listed[:3]] == [["toy", "11"], ["camvid", "11"], ["cityscapes", "19"]]

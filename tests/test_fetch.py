@@ -1,5 +1,6 @@
 """Fetching, against a real server on this machine: resuming, refusing, and never touching what is there."""
 
+import errno
 import io
 import tarfile
 import threading
@@ -140,6 +141,15 @@ def test_wrong_counts_and_other_archives_are_refused(server: Server, archive: by
     with pytest.raises(InputError, match="the downloaded archive cannot be unpacked"):
         fetch(PublicCopy(server.url, COUNTS), root)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["packed"]
+
+
+def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("pipeline.fetch.download", full)
+    with pytest.raises(InputError, match="is full; free some space, then give the same command again"):
+        fetch(PublicCopy("http://127.0.0.1/a.zip", COUNTS), tmp_path / "camvid")
 
 
 @pytest.mark.parametrize("name", ["../evil", "/tmp/evil", "a/../../evil", "..\\evil"])

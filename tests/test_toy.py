@@ -35,6 +35,7 @@ def test_scenes_show_all_classes_and_nothing_else() -> None:
 
 
 def test_written_scenes_are_read_back_by_the_ordinary_code(tmp_path: Path) -> None:
+    (tmp_path / "toy").mkdir()  # an empty folder is filled
     write_scenes(tmp_path / "toy", {"train": 2, "val": 1})
     image, label = driving_scene([0, SPLIT_SEEDS["train"], 1])
     sample = DATASETS["toy"].samples(tmp_path / "toy", "train", with_truth=True)[1]
