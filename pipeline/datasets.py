@@ -221,7 +221,7 @@ DATASETS: dict[str, DatasetSpec] = {
         ),
         DatasetSpec(
             name="hf",
-            layout=layouts.FOLDER,
+            layout=layouts.HUB,
             classes=ClassSet((), (), ()),
             code=LabelCode(ids={}),
             is_users=True,

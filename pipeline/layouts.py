@@ -98,7 +98,10 @@ def _camvid(root: Path, split: str) -> list[Item]:
     folders = [root / name for name in CAMVID_IMAGES if (root / name).is_dir()]
     label_folders = [root / name for name in CAMVID_LABELS if (root / name).is_dir()]
     if not folders or not label_folders:
-        raise NotHereError(f"no folder {root / split}")
+        raise NotHereError(
+            f"no folder {root / split} (with {split}annot or {split}_labels), "
+            f"nor {CAMVID_IMAGES[0]} with {CAMVID_LABELS[0]} and {split}.txt"
+        )
     list_file = root / f"{split}.txt"
     if not list_file.is_file():
         raise InputError(f"{folders[0]} is not split: list the image names of {split} in {list_file}, one a line")
@@ -179,5 +182,13 @@ FOLDER = Layout(
 images/SPLIT/NAME.jpg       (or .png) SPLIT is train, val or test; images/NAME.jpg if all are train
 labels.csv                  a line "image,labels", then lines such as "a.jpg,road;car" (or labels.json)
 truth/SPLIT/NAME.png        only to be scored: class numbers 0, 1, ... as in classes.toml, 255 = ignore""",
+    _folder,
+)
+
+HUB = Layout(
+    """classes.toml    classes = ["sky", "road", "car", ...], unless the data set's tags have names
+
+The rest is unpacked from the data set: its column of images, and of class lists ('tags') or label maps ('label_map',
+class numbers as in classes.toml, 255 = ignore).""",
     _folder,
 )

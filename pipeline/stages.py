@@ -85,7 +85,7 @@ def make_labels(run: Run, split: str) -> PseudoLabelStore:
     """Pseudo-labels of a split, made or completed."""
     samples = run.samples(split)
     unknown = next((sample["image_id"] for sample in samples if sample["image_labels"] is None), None)
-    if unknown is not None:
+    if unknown is not None and run.config.tags.source != "auto":
         raise InputError(
             f"{unknown} has no image-level labels; give a labels file, or let CLIP guess them with "
             "--set tags.source=auto"
