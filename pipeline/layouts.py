@@ -39,7 +39,8 @@ def images_in(folder: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> list[Pa
     """The images in a folder. Raises NotHereError for no folder, InputError for an empty one and for equal stems."""
     if not folder.is_dir():
         raise NotHereError(f"no folder {folder}")
-    images = sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes)
+    # macOS leaves ._NAME.jpg beside NAME.jpg on foreign disks.
+    images = sorted(p for p in folder.iterdir() if p.suffix.lower() in suffixes and not p.name.startswith("."))
     if not images:
         raise InputError(f"{folder} holds no {' or '.join(suffixes)} image")
     return unique(images)

@@ -79,7 +79,11 @@ def _read_csv(path: Path, classes: ClassSet) -> list[tuple[str, list[str]]]:
         reader = csv.DictReader(file)
         if not {"image", "labels"} <= set(reader.fieldnames or ()):
             raise InputError(f"{path} must begin with the line 'image,labels'")
-        return [(row["image"], _split_names(row["labels"] or "", classes)) for row in reader if row["image"]]
+        rows = list(reader)
+    for row in rows:
+        if None in row:  # what follows a second comma
+            raise InputError(f"{path}: separate the classes of {row['image']} with ';', not with ','")
+    return [(row["image"], _split_names(row["labels"] or "", classes)) for row in rows if row["image"]]
 
 
 def _split_names(text: str, classes: ClassSet) -> list[str]:

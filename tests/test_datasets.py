@@ -39,9 +39,8 @@ def test_rows_are_samples_and_truth_stays_out_of_training(root: Path) -> None:
 
 
 def test_missing_things_are_said(root: Path) -> None:
-    with pytest.raises(
-        InputError, match=r"no folder .*elsewhere/train \(with .*, nor 701_StillsRaw_full .*: get CamVid .* DATA_ROOT"
-    ):
+    looked_for = r"no folder .*elsewhere/train \(with trainannot or train_labels\), nor 701_StillsRaw_full with .*"
+    with pytest.raises(InputError, match=looked_for + ": get CamVid .* DATA_ROOT"):
         CAMVID.samples(root / "elsewhere", "train")
     with pytest.raises(InputError, match="no split 'trian'; it has train, val, test"):
         CAMVID.samples(root, "trian")

@@ -16,6 +16,7 @@ FOLDER = DATASETS["folder"]
 
 def test_images_and_a_list_of_what_they_show_are_enough(tmp_path: Path) -> None:
     root = own_folder(tmp_path, "b.png", "a.png")
+    (root / "images" / "._a.png").write_bytes(b"what macOS leaves behind")
     (root / "labels.csv").write_text("image,labels\na.png,road;traffic light\n")
     rows = FOLDER.samples(root, "train")
     assert list(rows["image_id"]) == ["a", "b"]

@@ -68,6 +68,7 @@ def test_a_spreadsheet_s_byte_order_mark_does_no_harm(tmp_path: Path) -> None:
     ("name", "text", "message"),
     [
         ("labels.csv", "image,labels\na.jpg,raod\n", r"unknown class in .*a.jpg: 'raod'; did you mean 'road'\?"),
+        ("labels.csv", "image,labels\na.jpg,sky,road\n", "separate the classes of a.jpg with ';', not with ','"),
         ("labels.csv", "a.jpg,road\n", "must begin with the line 'image,labels'"),
         ("labels.csv", "", "must begin with the line 'image,labels'"),
         ("labels.csv", "image,labels\na.jpg,sky\na.jpg,road\n", "names 'a.jpg' twice"),
