@@ -14,13 +14,13 @@ class Sample(TypedDict):
     """One image of a split.
 
     label_path is None where truth must not be seen (training splits, unless pseudo-labels are being scored);
-    image_labels holds the train ids that the image shows: the only supervision there is.
+    image_labels holds the train ids that the image shows, the only supervision there is; None where nobody said.
     """
 
     image_id: str
     image_path: str
     label_path: str | None
-    image_labels: list[int]
+    image_labels: list[int] | None
 
 
 @dataclass(frozen=True)

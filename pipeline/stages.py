@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from evaluation.confusion import ConfusionMatrix
 from evaluation.overlay import agreement, colourise, panel
 from labelgen.images import read_image, write_png
+from labelgen.layout import store_exists
 from labelgen.samples import InputError, Sample
 from labelgen.store import MaskView, PseudoLabelStore
 from pipeline.config import RunConfig, as_tree
 from pipeline.datasets import TRAIN_SPLIT, DatasetSpec, dataset
 from pipeline.names import look_up
-from pipeline.progress import progress
+from pipeline.progress import follow, progress
 from pipeline.runs import MetricsLog, provenance, write_json
 
 if TYPE_CHECKING:
@@ -43,22 +44,33 @@ class Run:
     data_root: Path
     clip: str
     out: Path
+    stores: str
     config: RunConfig
 
     @classmethod
-    def of(cls, name: str, data_root: str | None, clip: str | None, out: str | None, config: RunConfig) -> "Run":
-        """With the defaults: toy data are drawn into data/toy, OUT is runs/NAME, and the CLIP is the one that OUT was
-        begun with, or the tiny one.
+    def of(
+        cls,
+        name: str,
+        data_root: str | None,
+        clip: str | None,
+        out: str | None,
+        stores: str | None,
+        config: RunConfig,
+    ) -> "Run":
+        """With the defaults: toy data are drawn into data/toy, OUT is runs/NAME, stores are in OUT/labels, and the
+        CLIP is the one that OUT was begun with, or the tiny one.
         """
         spec = dataset(name)
         if data_root is None and name != "toy":
             raise InputError(f"{name} needs DATA_ROOT (--data-root): {spec.how_to_get} and give its path")
         folder = Path(out or f"runs/{name}")
-        return cls(spec, Path(data_root or "data/toy"), clip or _clip_of(folder) or TINY_CLIP_NAME, folder, config)
+        stores = (stores or str(folder / "labels")).rstrip("/")
+        clip = clip or _clip_of(stores) or TINY_CLIP_NAME
+        return cls(spec, Path(data_root or "data/toy"), clip, folder, stores, config)
 
-    def store_path(self, split: str) -> Path:
-        """Where the pseudo-labels of a split are."""
-        return self.out / "labels" / f"{split}.zarr"
+    def store_path(self, split: str) -> str:
+        """Folder or fsspec URL of the pseudo-labels of a split."""
+        return f"{self.stores}/{split}.zarr"
 
     def samples(self, split: str, *, with_truth: bool | None = None) -> list[Sample]:
         """The split, after drawing the toy scenes if they are asked for and not there."""
@@ -79,30 +91,33 @@ def draw_toy(root: Path) -> None:
         write_scenes(root, SCENES, on_scene=bar.update)
 
 
-def make_labels(run: Run, split: str) -> PseudoLabelStore:
-    """Pseudo-labels of a split, made or completed."""
+def make_labels(run: Run, split: str, part: tuple[int, int] = (1, 1)) -> PseudoLabelStore:
+    """Pseudo-labels of a split, made or completed. part: (i, n) makes the i-th of n parts, counted from 1."""
     samples = run.samples(split)
     from accelerate import PartialState
 
-    from labelgen.generate import generate
-    from labelgen.maskclip import DenseCLIP
+    from labelgen.generate import generate, load_clip
 
     state = PartialState()
-    model = TINY_CLIP if run.clip == TINY_CLIP_NAME else run.clip
-    dense = DenseCLIP.from_pretrained(model, run.config.labels.variant, state.device)
+    dense = load_clip(TINY_CLIP if run.clip == TINY_CLIP_NAME else run.clip, run.config.labels, state.device)
+    index, count = part
+    trained_on = run.store_path(TRAIN_SPLIT)
     with progress(len(samples), f"pseudo-labels of {split}", "images", shown=state.is_main_process) as bar:
-        return generate(
+        store = generate(
             samples,
             run.spec.classes,
             dense,
             run.store_path(split),
             run.config.labels,
+            like=PseudoLabelStore.open(trained_on) if split != TRAIN_SPLIT and store_exists(trained_on) else None,
             about={"dataset": run.spec.name, "split": split, "clip_id": run.clip},
-            rank=state.process_index,
-            ranks=state.num_processes,
-            on_images=bar.update,
-            wait=state.wait_for_everyone,
+            part=(index - 1) * state.num_processes + state.process_index,
+            parts=count * state.num_processes,
+            on_images=follow(bar),
         )
+        state.wait_for_everyone()
+        bar.update(int(store.is_written().sum()) - bar.n)
+    return store
 
 
 def student_name(config: "TrainConfig") -> str:
@@ -212,12 +227,10 @@ def variants(config: "TrainConfig", names: Sequence[str]) -> list["TrainConfig"]
     return [look_up(known, name, "student") for name in names]
 
 
-def _clip_of(out: Path) -> str | None:
-    """The CLIP that a run folder's training labels were made with, if there are any."""
-    try:
-        return str(PseudoLabelStore.open(out / "labels" / f"{TRAIN_SPLIT}.zarr").provenance["clip_id"])
-    except InputError:
-        return None
+def _clip_of(stores: str) -> str | None:
+    """The CLIP that the training labels were made with, if there are any."""
+    path = f"{stores}/{TRAIN_SPLIT}.zarr"
+    return str(PseudoLabelStore.open(path).provenance["clip_id"]) if store_exists(path) else None
 
 
 def _trained(out: Path) -> dict[str, Path]:

@@ -77,7 +77,7 @@ def test_masks_are_those_of_the_image_in_one_piece(clip_folder: Path, toy_root: 
     """Logits in the store equal logits of the same view computed alone: batching changes nothing but speed."""
     import torch
 
-    from labelgen.generate import view_pixels
+    from labelgen.label import view_pixels
     from labelgen.images import read_image
     from labelgen.maskclip import DenseCLIP
     from labelgen.views import View
@@ -91,6 +91,6 @@ def test_masks_are_those_of_the_image_in_one_piece(clip_folder: Path, toy_root: 
     views += [(View(v.box, v.zoom), v.logits) for v in store.local_views(image_id)]
     assert len(views) == 6
     for view, logits in views:
-        pixels = torch.from_numpy(view_pixels(image, view, dense))[None]
-        alone = dense.logits(pixels, torch.from_numpy(store.text_vectors))[0]
+        pixels = torch.from_numpy(view_pixels(image, view, dense.patch_px))[None]
+        alone = dense.logits(dense.normalise(pixels), torch.from_numpy(store.text_vectors))[0]
         np.testing.assert_allclose(logits, alone, atol=1e-3)
