@@ -74,6 +74,12 @@ def load_clip(path_or_hub_id: str | Path, config: LabelConfig, device: str | tor
     )
 
 
+def read_words(classes: ClassSet, config: LabelConfig) -> tuple[ClassSet, tuple[str, ...]]:
+    """The classes with the names to prompt with, and the templates, that a configuration asks for."""
+    templates = read_templates(config.templates) if config.templates else TEMPLATES
+    return (read_prompts(config.prompts, classes) if config.prompts else classes), templates
+
+
 def generate(
     samples: Sequence[Sample],
     classes: ClassSet,
@@ -94,9 +100,7 @@ def generate(
     on_images hears how many images of the whole store are done. A sample whose image_labels are None gets those that
     CLIP guesses. Raises InputError.
     """
-    templates = read_templates(config.templates) if config.templates else TEMPLATES
-    if config.prompts:
-        classes = read_prompts(config.prompts, classes)
+    classes, templates = read_words(classes, config)
     said = spell_out(classes.prompts, templates)
     vectors_PD = dense.encode_sentences([str(sentence) for sentence in said]).cpu().numpy()
     provenance = describe(classes, dense, config, templates) | about

@@ -19,20 +19,21 @@ from evaluation.overlay import agreement, colourise, panel
 from labelgen.images import read_image, write_png
 from labelgen.layout import store_exists
 from labelgen.samples import InputError, Sample
-from labelgen.store import MaskView, PseudoLabelStore
+from labelgen.store import PseudoLabelStore
 from pipeline.config import RunConfig, as_tree
 from pipeline.datasets import TRAIN_SPLIT, DatasetSpec, dataset
+from pipeline.inspection import PSEUDO_VIEWS, compare_views, read_truth, views_panel
 from pipeline.names import look_up
 from pipeline.progress import follow, progress
 from pipeline.runs import MetricsLog, provenance, write_json
 
 if TYPE_CHECKING:
+    from labelgen.maskclip import DenseCLIP
     from segtrain.model import Student
     from segtrain.train import StepResult, TrainConfig
 
 TINY_CLIP = Path(__file__).parent / "toy" / "clip"
 TINY_CLIP_NAME = "tiny"  # in provenance: not where the package happens to be installed
-PSEUDO_VIEWS: tuple[MaskView, ...] = ("global", "local", "fused")
 PANEL_IMAGES = 6
 
 
@@ -41,7 +42,7 @@ class Run:
     """What every stage needs to know."""
 
     spec: DatasetSpec
-    data_root: Path
+    data_root: Path | None
     clip: str
     out: Path
     stores: str
@@ -60,13 +61,11 @@ class Run:
         """With the defaults: toy data are drawn into data/toy, OUT is runs/NAME, stores are in OUT/labels, and the
         CLIP is the one that OUT was begun with, or the tiny one.
         """
-        spec = dataset(name)
-        if data_root is None and name != "toy":
-            raise InputError(f"{name} needs DATA_ROOT (--data-root): {spec.how_to_get} and give its path")
         folder = Path(out or f"runs/{name}")
         stores = (stores or str(folder / "labels")).rstrip("/")
         clip = clip or _clip_of(stores) or TINY_CLIP_NAME
-        return cls(spec, Path(data_root or "data/toy"), clip, folder, stores, config)
+        root = data_root or ("data/toy" if name == "toy" else None)
+        return cls(dataset(name), Path(root) if root else None, clip, folder, stores, config)
 
     def store_path(self, split: str) -> str:
         """Folder or fsspec URL of the pseudo-labels of a split."""
@@ -74,6 +73,10 @@ class Run:
 
     def samples(self, split: str, *, with_truth: bool | None = None) -> list[Sample]:
         """The split, after drawing the toy scenes if they are asked for and not there."""
+        if self.data_root is None:
+            raise InputError(
+                f"{self.spec.name} needs DATA_ROOT (--data-root): {self.spec.how_to_get} and give its path"
+            )
         if self.spec.name == "toy" and not self.data_root.exists():
             draw_toy(self.data_root)
         return self.spec.list_samples(self.data_root, split, with_truth=with_truth)
@@ -96,10 +99,10 @@ def make_labels(run: Run, split: str, part: tuple[int, int] = (1, 1)) -> PseudoL
     samples = run.samples(split)
     from accelerate import PartialState
 
-    from labelgen.generate import generate, load_clip
+    from labelgen.generate import generate
 
     state = PartialState()
-    dense = load_clip(TINY_CLIP if run.clip == TINY_CLIP_NAME else run.clip, run.config.labels, state.device)
+    dense = _clip(run)
     index, count = part
     trained_on = run.store_path(TRAIN_SPLIT)
     with progress(len(samples), f"pseudo-labels of {split}", "images", shown=state.is_main_process) as bar:
@@ -118,6 +121,27 @@ def make_labels(run: Run, split: str, part: tuple[int, int] = (1, 1)) -> PseudoL
         state.wait_for_everyone()
         bar.update(int(store.is_written().sum()) - bar.n)
     return store
+
+
+def view_pictures(run: Run, image: Path, present: Sequence[int]) -> NDArray[np.uint8]:
+    """A panel of what each kind of view sees in one image (CARB, Fig. 3), of the classes that it shows."""
+    image_HW3 = read_image(image)
+    from labelgen.generate import read_words
+    from labelgen.prompts import sentences
+
+    dense, config = _clip(run), run.config.labels
+    classes, templates = read_words(run.spec.classes, config)
+    text_CD = dense.encode_text(sentences(classes.prompts, templates))
+    return views_panel(image_HW3, compare_views(image, dense, text_CD, config.views, config.batch), classes, present)
+
+
+def _clip(run: Run) -> "DenseCLIP":
+    from accelerate import PartialState
+
+    from labelgen.generate import load_clip
+
+    folder_or_id = TINY_CLIP if run.clip == TINY_CLIP_NAME else run.clip
+    return load_clip(folder_or_id, run.config.labels, PartialState().device)
 
 
 def student_name(config: "TrainConfig") -> str:
@@ -244,10 +268,7 @@ def _class_maps(
     from segtrain.predict import predict
 
     image_HW3 = read_image(sample["image_path"])
-    assert sample["label_path"] is not None
-    truth_HW = spec.read_truth(sample["label_path"])
-    if truth_HW.shape != image_HW3.shape[:2]:
-        raise InputError(f"{sample['label_path']} is {truth_HW.shape}, but its image is {image_HW3.shape[:2]}")
+    truth_HW = read_truth(spec, sample, (image_HW3.shape[0], image_HW3.shape[1]))
     if store.size(sample["image_id"]) != truth_HW.shape:
         raise InputError(f"{sample['image_path']} has changed since its pseudo-labels were made; make them again")
     maps = {f"pseudo-labels {view}": store.mask(sample["image_id"], view) for view in PSEUDO_VIEWS}

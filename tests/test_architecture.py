@@ -30,7 +30,19 @@ ORDER = {
     ],
     "evaluation": ["scores", "confusion", "overlay"],
     "segtrain": ["carb", "augment", "data", "model", "schedule", "train", "predict"],
-    "pipeline": ["names", "datasets", "toy", "config", "progress", "runs", "stages", "commands", "cli", "__main__"],
+    "pipeline": [
+        "names",
+        "datasets",
+        "toy",
+        "config",
+        "progress",
+        "runs",
+        "inspection",
+        "stages",
+        "commands",
+        "cli",
+        "__main__",
+    ],
 }
 
 
