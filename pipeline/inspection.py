@@ -53,7 +53,7 @@ def score_labels(
     on_images: Callable[[int], object] = lambda count: None,
 ) -> tuple[dict[str, ConfusionMatrix], ImageLabelScores]:
     """Pseudo-labels of each view against truth, and the image-level labels against the classes that truth shows."""
-    matrices = {view: ConfusionMatrix(len(spec.classes)) for view in PSEUDO_VIEWS}
+    matrices: dict[str, ConfusionMatrix] = {view: ConfusionMatrix(len(spec.classes)) for view in PSEUDO_VIEWS}
     hits = said = there = 0
     for sample in samples:
         image_id = sample["image_id"]
@@ -65,7 +65,7 @@ def score_labels(
         hits, said, there = hits + len(labels & present), said + len(labels), there + len(present)
         on_images(1)
     nothing = float("nan")
-    return dict(matrices), ImageLabelScores(hits / said if said else nothing, hits / there if there else nothing)
+    return matrices, ImageLabelScores(hits / said if said else nothing, hits / there if there else nothing)
 
 
 def contact_sheet(
@@ -120,12 +120,8 @@ def compare_views(
     """What CARB's Fig. 3 compares: logits (C, H, W) of (a) the image, (b) resized x2, (c) cropped, (d) both."""
     from labelgen.label import label, prepare
 
-    sample: Sample = {
-        "image_id": image_path.stem,
-        "image_path": str(image_path),
-        "label_path": None,
-        "image_labels": [],
-    }
+    name, path = image_path.stem, str(image_path)
+    sample: Sample = {"image_id": name, "image_path": path, "label_path": None, "image_labels": None}
     plain = replace(views, global_zooms=(1.0, 2.0), local_zooms=(1.0, 1.0), zoom_levels=1)
     doubled = replace(plain, global_zooms=(1.0,), local_zooms=(2.0, 2.0))
     images = [prepare(sample, config, dense.patch_px) for config in (plain, doubled)]
