@@ -207,9 +207,14 @@ class PseudoLabelStore:
         members = ((name, self._array(name)) for name in sorted(self._group.array_keys()))
         return [(name, array.shape, str(array.dtype), array.metadata.dimension_names) for name, array in members]
 
+    def labels_of(self, image_id: str) -> NDArray[np.bool_]:
+        """(C,) bool: which classes the image shows."""
+        row = self.row(image_id)  # first: it may find that the tables are stale
+        return np.asarray(self.image_labels[row])
+
     def size(self, image_id: str) -> tuple[int, int]:
         """(height, width) of the image in pixels."""
-        row = self.row(image_id)  # first: it may find that the tables are stale
+        row = self.row(image_id)
         height, width = self._table("image_size")[row]
         return int(height), int(width)
 
@@ -264,7 +269,7 @@ class PseudoLabelStore:
 
     def mask(self, image_id: str, view: MaskView = "global", size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
         """Pseudo-labels (H, W) uint8: the best class of `logits` among those the image shows; 255 = ignore."""
-        return to_mask(self.logits(image_id, view, size), self.image_labels[self.row(image_id)])
+        return to_mask(self.logits(image_id, view, size), self.labels_of(image_id))
 
     def missing(self, image_ids: Iterable[str]) -> list[str]:
         """Those of `image_ids` that are not in the store."""
@@ -309,6 +314,8 @@ class PseudoLabelStore:
     def _table(self, name: str) -> NDArray[Any]:
         """A small array, held in memory: all rows that were written when a row was last found missing."""
         if name not in self._tables:
+            if name != MARKER:
+                self._table(MARKER)  # the oldest of all: what it says is written is in the others, too
             self._tables[name] = self.read(name)
         return self._tables[name]
 

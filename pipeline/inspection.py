@@ -60,7 +60,7 @@ def score_labels(
         truth_HW = read_truth(spec, sample, store.size(image_id))
         for view in PSEUDO_VIEWS:
             matrices[view].update(truth_HW, store.mask(image_id, view))
-        labels = set(np.flatnonzero(store.image_labels[store.row(image_id)]).tolist())
+        labels = set(np.flatnonzero(store.labels_of(image_id)).tolist())
         present = set(present_classes(truth_HW))
         hits, said, there = hits + len(labels & present), said + len(labels), there + len(present)
         on_images(1)

@@ -79,14 +79,25 @@ def test_unwritten_images_are_refused_until_they_are_there(tmp_path: Path) -> No
     writer.write_shard(range(0, 2), [image(0), image(1)])
     reader = PseudoLabelStore.open(tmp_path / "s.zarr")
     assert reader.is_written().tolist() == [True, True, False]
+    assert reader.image_labels.tolist() == [[True, True], [True, False], [False, False]]
     with pytest.raises(InputError, match="1 of 3 images have no pseudo-labels .* again to resume"):
         reader.require_complete()
     with pytest.raises(InputError, match="'c' has no pseudo-labels yet"):
         reader.mask("c")
     with pytest.raises(InputError, match="'x' is not in"):
         reader.mask("x")
-    writer.write_shard(range(2, 3), [image(2)])
+    last = image(2)
+    writer.write_shard(range(2, 3), [ImageLogits("c", last.size, [1], last.global_logits, last.local_views)])
+    assert np.unique(reader.mask("c")).tolist() == [1]
     assert reader.size("c") == (24, 16)
+
+
+def test_what_was_asked_before_the_write_is_not_remembered_after_it(tmp_path: Path) -> None:
+    store = PseudoLabelStore.create(tmp_path / "s.zarr", layout(), PROVENANCE)
+    assert not store.image_labels.any()
+    store.write_shard(range(0, 2), [image(0), image(1)])
+    assert store.labels_of("b").tolist() == [True, False]
+    assert np.unique(store.mask("b")).tolist() == [0]
 
 
 def test_a_store_made_otherwise_is_refused_naming_the_difference(tmp_path: Path) -> None:
