@@ -31,6 +31,30 @@ def agreement(pseudo_HW: NDArray[np.uint8], predicted_HW: NDArray[np.uint8], ign
     return picture
 
 
+def blend(image_HW3: Picture, colours_HW3: Picture, opacity: float) -> Picture:
+    """Colours over an image; opacity 0 shows the image alone, 1 the colours alone."""
+    return np.asarray((1 - opacity) * image_HW3 + opacity * colours_HW3, np.uint8)
+
+
+def legend(names: Sequence[str], palette: Sequence[tuple[int, int, int]], width: int) -> Picture:
+    """A strip of that width that names the colours, in as many lines as it takes."""
+    x, line = 4, 0
+    places = []
+    for name in names:
+        (text_width, _), _ = cv2.getTextSize(name, cv2.FONT_HERSHEY_SIMPLEX, 0.4, 1)
+        needed = 18 + text_width + 10
+        if x + needed > width and x > 4:
+            x, line = 4, line + 1
+        places.append((x, line * CAPTION_HEIGHT))
+        x += needed
+    strip = np.full(((line + 1) * CAPTION_HEIGHT, width, 3), 255, np.uint8)
+    for name, colour, (left, top) in zip(names, palette, places, strict=True):
+        strip[top + 5 : top + 17, left : left + 12] = colour
+        where = (left + 18, top + 15)
+        cv2.putText(strip, name, where, cv2.FONT_HERSHEY_SIMPLEX, 0.4, (20, 20, 20), 1, cv2.LINE_AA)
+    return strip
+
+
 def panel(rows: Sequence[Sequence[Picture]], captions: Sequence[str]) -> Picture:
     """Pictures in a grid, with a caption over each column; all are shown in the size of the first."""
     height, width = rows[0][0].shape[:2]

@@ -1,5 +1,6 @@
 """IoU and friends, from a confusion matrix."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -58,15 +59,32 @@ def _percent(value: float) -> float | None:
 
 def markdown_table(rows: dict[str, dict[str, Any]], names: list[str]) -> str:
     """Per-class IoU and mIoU in percent, one line per entry of `rows` (each from `Scores.as_dict`)."""
+    lines = {title: [scores["miou"], *(scores["iou"][name] for name in names)] for title, scores in rows.items()}
+    return _markdown(["mIoU", *names], lines)
 
+
+def markdown_by_class(rows: dict[str, dict[str, Any]], names: list[str]) -> str:
+    """IoU, precision and recall in percent, one line per class, three columns per entry of `rows`."""
+    header = [column for title in rows for column in (f"{title} IoU", "precision", "recall")]
+    kinds = ("iou", "precision", "recall")
+    lines = {name: [scores[kind][name] for scores in rows.values() for kind in kinds] for name in names}
+    lines["mean"] = [_mean(scores[kind].values()) for scores in rows.values() for kind in kinds]
+    return _markdown(header, lines)
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _markdown(header: list[str], rows: dict[str, list[float | None]]) -> str:
     def cell(value: float | None) -> str:
         return "-" if value is None else f"{value:.1f}"
 
     width = max(map(len, rows), default=0)
-    header = [" " * width, "mIoU", *names]
-    lines = ["| " + " | ".join(header) + " |", "|" + "|".join("-" * (len(h) + 2) for h in header) + "|"]
-    for title, scores in rows.items():
-        values = [scores["miou"], *(scores["iou"][name] for name in names)]
-        cells = [cell(v).rjust(len(h)) for v, h in zip(values, header[1:], strict=True)]
+    lines = ["| " + " | ".join([" " * width, *header]) + " |"]
+    lines.append("|" + "|".join("-" * (len(h) + 2) for h in [" " * width, *header]) + "|")
+    for title, values in rows.items():
+        cells = [cell(v).rjust(len(h)) for v, h in zip(values, header, strict=True)]
         lines.append("| " + " | ".join([title.ljust(width), *cells]) + " |")
     return "\n".join(lines)

@@ -3,6 +3,7 @@
 Shapes: H W pixels. Arrays are numpy, channels last, until `to_pixels`.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -64,6 +65,18 @@ def write_png(path: str | Path, image: NDArray[np.uint8]) -> None:
     assert ok
     partial = path.with_name(path.name + ".partial")
     partial.write_bytes(data.tobytes())
+    partial.replace(path)
+
+
+def write_indexed_png(path: str | Path, ids_HW: NDArray[np.uint8], palette: Sequence[tuple[int, int, int]]) -> None:
+    """Write (H, W) ids as a PNG whose palette shows them in colours, under a temporary name first."""
+    from PIL import Image
+
+    path = Path(path)
+    image = Image.fromarray(ids_HW)
+    image.putpalette(np.array(palette, np.uint8).tobytes())
+    partial = path.with_name(path.name + ".partial")
+    image.save(partial, format="png")
     partial.replace(path)
 
 

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from labelgen.images import CLIP_MEAN, CLIP_STD
+from labelgen.images import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
+from labelgen.refine import drop_classes, smooth_by_keys, unlikely_classes
 from labelgen.samples import InputError
 
 Variant = Literal["maskclip", "value", "sclip", "clearclip", "naclip"]
@@ -20,6 +21,7 @@ VARIANTS: tuple[Variant, ...] = get_args(Variant)
 # Of the last block's three paths, these variants keep only the (changed) attention.
 ATTENTION_ONLY: tuple[Variant, ...] = ("value", "clearclip", "naclip")
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
+TEXT_BATCH = 64
 NEIGHBOUR_STD_PATCHES = 5.0  # width of naclip's Gaussian prior, in patches
 
 
@@ -30,15 +32,27 @@ class DenseCLIP(nn.Module):
     `maskclip`: each token's own value (MaskCLIP; CARB's pseudo-masks); `value`: the same without residual and
     MLP; `sclip`: softmax(q qT) + softmax(k kT); `clearclip`: softmax(q qT), no residual, no MLP; `naclip`:
     softmax(k kT + a Gaussian prior around each patch), no residual, no MLP.
+
+    key_smoothing, prompt_denoising: confidences in 0..1 below which MaskCLIP's refinements of the logits act
+    (`labelgen.refine`); 0 = off.
     """
 
-    def __init__(self, model: Any, tokenizer: Any = None, variant: Variant = "maskclip") -> None:
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any = None,
+        variant: Variant = "maskclip",
+        *,
+        key_smoothing: float = 0.0,
+        prompt_denoising: float = 0.0,
+    ) -> None:
         super().__init__()
         if variant not in VARIANTS:
             raise InputError(f"variant must be one of {', '.join(VARIANTS)}, got {variant!r}")
         self.model: Any = model.eval().requires_grad_(False)  # Any: transformers' modules are hardly typed
         self.tokenizer = tokenizer
         self.variant: Variant = variant
+        self.key_smoothing, self.prompt_denoising = key_smoothing, prompt_denoising
         self.patch_px = int(model.config.vision_config.patch_size)
         self.image_mean: tuple[float, ...] = CLIP_MEAN
         self.image_std: tuple[float, ...] = CLIP_STD
@@ -50,10 +64,15 @@ class DenseCLIP(nn.Module):
         variant: Variant = "maskclip",
         device: str | torch.device | None = None,
         dtype: torch.dtype | None = None,
+        *,
+        key_smoothing: float = 0.0,
+        prompt_denoising: float = 0.0,
+        faithful: bool = False,
     ) -> Self:
         """Load a HF CLIP folder or hub id, e.g. "openai/clip-vit-base-patch16".
 
-        Pixel mean and std come from its preprocessor_config.json. Raises InputError when the model cannot be
+        dtype: of the vision tower; texts are encoded in float32. Pixel mean and std come from the folder's
+        preprocessor_config.json. faithful: see `as_the_authors_ran_it`. Raises InputError when the model cannot be
         had, saying how to get it.
         """
         from transformers import AutoTokenizer, CLIPModel
@@ -63,7 +82,7 @@ class DenseCLIP(nn.Module):
         if Path(name).exists() and not (Path(name) / "config.json").is_file():
             raise InputError(f"{name} is no CLIP model folder: it has no config.json")
         try:
-            model = CLIPModel.from_pretrained(name, dtype=dtype or torch.float32)
+            model = CLIPModel.from_pretrained(name, dtype=torch.float32)
         except Exception as error:  # broken files raise safetensors', torch's and json's own errors, too
             raise InputError(
                 f"no CLIP weights at {name!r}: give a local folder with config.json and model.safetensors, "
@@ -75,7 +94,7 @@ class DenseCLIP(nn.Module):
             tokenizer = AutoTokenizer.from_pretrained(name) if has_tokenizer else None
         except Exception as error:
             raise InputError(f"the tokenizer of {name!r} cannot be read ({_first_line(error)})") from error
-        dense = cls(model, tokenizer, variant)
+        dense = cls(model, tokenizer, variant, key_smoothing=key_smoothing, prompt_denoising=prompt_denoising)
         settings: dict[str, Any] = {}  # without preprocessor_config.json: OpenAI's constants
         try:
             settings, _ = ImageProcessingMixin.get_image_processor_dict(name)
@@ -84,7 +103,23 @@ class DenseCLIP(nn.Module):
                 raise InputError(f"the preprocessor_config.json of {name!r} cannot be read") from error
         dense.image_mean = tuple(settings.get("image_mean", CLIP_MEAN))
         dense.image_std = tuple(settings.get("image_std", CLIP_STD))
+        if faithful:
+            dense.as_the_authors_ran_it()
+        for part in (model.vision_model, model.visual_projection):
+            part.to(dtype or torch.float32)
         return dense.to(device)
+
+    def as_the_authors_ran_it(self) -> None:
+        """Repeat the slips of CARB's public code: its ViT had GELU, LayerNorm eps 1e-6 and ImageNet's mean and std.
+
+        CLIP was trained with QuickGELU, 1e-5 and its own; the slips shift features by several percent.
+        """
+        self.image_mean, self.image_std = IMAGENET_MEAN, IMAGENET_STD
+        for module in self.model.vision_model.modules():
+            if isinstance(module, nn.LayerNorm):
+                module.eps = 1e-6
+            elif hasattr(module, "activation_fn"):
+                module.activation_fn = nn.GELU()
 
     @torch.inference_mode()
     def encode_text(self, prompts: list[list[str]]) -> Tensor:
@@ -92,27 +127,55 @@ class DenseCLIP(nn.Module):
 
         Each sentence is encoded and L2-normalised; a class is the normalised mean of its sentences.
         """
+        return torch.stack([F.normalize(self.encode_sentences(some).mean(0), dim=-1) for some in prompts])
+
+    @torch.inference_mode()
+    def encode_sentences(self, sentences: list[str]) -> Tensor:
+        """One unit vector a sentence: unit_text_PD, float32. Raises InputError without a tokenizer."""
         if self.tokenizer is None:
             raise InputError("this CLIP folder has no tokenizer files (tokenizer.json, or vocab.json and merges.txt)")
         length = self.model.config.text_config.max_position_embeddings
         vectors = []
-        for class_prompts in prompts:
-            tokens = self.tokenizer(
-                class_prompts, padding=True, truncation=True, max_length=length, return_tensors="pt"
-            ).to(self._device)
+        for start in range(0, len(sentences), TEXT_BATCH):
+            some = sentences[start : start + TEXT_BATCH]
+            tokens = self.tokenizer(some, padding=True, truncation=True, max_length=length, return_tensors="pt")
             pooled = self.model.text_model(
-                input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
+                input_ids=tokens["input_ids"].to(self._device),
+                attention_mask=tokens["attention_mask"].to(self._device),
             ).pooler_output
-            text_PD = F.normalize(self.model.text_projection(pooled).float(), dim=-1)
-            vectors.append(F.normalize(text_PD.mean(0), dim=-1))
-        return torch.stack(vectors)
+            vectors.append(F.normalize(self.model.text_projection(pooled).float(), dim=-1))
+        return torch.cat(vectors)
 
-    @torch.inference_mode()
+    def normalise(self, image_BHW3: Tensor) -> Tensor:
+        """pixels_B3HW: what `features` takes, on the model's device, of uint8 RGB images."""
+        pixels_BHW3 = image_BHW3.to(self._device).float() / 255
+        mean, std = (torch.tensor(v, device=self._device) for v in (self.image_mean, self.image_std))
+        return ((pixels_BHW3 - mean) / std).permute(0, 3, 1, 2).contiguous()
+
     def features(self, pixels_B3HW: Tensor) -> Tensor:
         """Unit vectors (B, D, h, w), float32, of normalised pixels whose H and W are multiples of the patch.
 
         Raises InputError for other sizes: the caller pads or resizes, so that no row is lost silently.
         """
+        return self._encode(pixels_B3HW)[0]
+
+    @torch.inference_mode()
+    def logits(self, pixels_B3HW: Tensor, text_CD: Tensor) -> Tensor:
+        """Cosine similarities (B, C, h, w) in [-1, 1] of every patch with unit text vectors (CARB, Eq. 1)."""
+        features_BDhw, keys_BPK = self._encode(pixels_B3HW)
+        logits_BChw = torch.einsum("bdhw,cd->bchw", features_BDhw, text_CD.to(features_BDhw))
+        temperature = float(self.model.logit_scale.exp())
+        if self.prompt_denoising:
+            is_dropped_BC = unlikely_classes(logits_BChw, temperature, self.prompt_denoising)
+            logits_BChw = drop_classes(logits_BChw, is_dropped_BC)
+        if self.key_smoothing:
+            assert keys_BPK is not None
+            logits_BChw = smooth_by_keys(logits_BChw, keys_BPK, temperature, self.key_smoothing)
+        return logits_BChw
+
+    @torch.inference_mode()
+    def _encode(self, pixels_B3HW: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Features, and the last block's keys (B, P, K) where key smoothing needs them."""
         B, _, H, W = pixels_B3HW.shape
         if H % self.patch_px or W % self.patch_px:
             raise InputError(f"height and width must be multiples of {self.patch_px}, got {H} x {W}")
@@ -125,12 +188,9 @@ class DenseCLIP(nn.Module):
         h, w = H // self.patch_px, W // self.patch_px
         z_BND = self._last_block(last, x_BND, h, w)
         embedded = self.model.visual_projection(vision.post_layernorm(z_BND)[:, 1:])
-        return F.normalize(embedded.float(), dim=-1).transpose(1, 2).reshape(B, -1, h, w)
-
-    def logits(self, pixels_B3HW: Tensor, text_CD: Tensor) -> Tensor:
-        """Cosine similarities (B, C, h, w) in [-1, 1] of every patch with unit text vectors (CARB, Eq. 1)."""
-        features_BDhw = self.features(pixels_B3HW)
-        return torch.einsum("bdhw,cd->bchw", features_BDhw, text_CD.to(features_BDhw))
+        features_BDhw = F.normalize(embedded.float(), dim=-1).transpose(1, 2).reshape(B, -1, h, w)
+        keys_BPK = last.self_attn.k_proj(last.layer_norm1(x_BND))[:, 1:] if self.key_smoothing else None
+        return features_BDhw, keys_BPK
 
     @property
     def _device(self) -> torch.device:

@@ -1,9 +1,17 @@
-"""Sentences about classes: every name put into every template (METHOD: names x templates -> one vector a class)."""
+"""Sentences about classes: every name put into every template, and which of them speak for a class.
 
-from collections.abc import Sequence
+Shapes: C classes, P sentences, D embedding.
+"""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from labelgen.samples import InputError
+import numpy as np
+from numpy.typing import NDArray
+
+from labelgen.samples import ClassSet, InputError
 
 # Short and plain: what a caption of a photo of a street might say.
 TEMPLATES: tuple[str, ...] = (
@@ -37,21 +45,111 @@ TEMPLATES: tuple[str, ...] = (
 )
 
 
+@dataclass(frozen=True)
+class Sentence:
+    """One name of a class (by train id) in one template."""
+
+    class_id: int
+    name: str
+    template: str
+
+    def __str__(self) -> str:
+        return self.template.format(self.name)
+
+
 def read_templates(path: str | Path) -> tuple[str, ...]:
     """Templates from a text file: one a line, each with one {}; blank lines and # comments are skipped.
 
     Raises InputError for a file without templates or a line without exactly one {}.
     """
-    lines = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines()]
+    lines = [line.strip() for line in _read(path).splitlines()]
     templates = tuple(line for line in lines if line and not line.startswith("#"))
     for template in templates:
-        if template.count("{}") != 1:
+        if template.count("{}") != 1 or template.count("{") + template.count("}") != 2:
             raise InputError(f"{path}: a template needs exactly one {{}}, got {template!r}")
     if not templates:
         raise InputError(f"{path} holds no template; write one a line, such as 'a photo of a {{}}.'")
     return templates
 
 
+def read_prompts(path: str | Path, classes: ClassSet) -> ClassSet:
+    """The classes with other names to prompt with, from a TOML file: `sign = ["traffic sign", "sign symbol"]`.
+
+    Classes that the file leaves out keep theirs. Raises InputError for an unknown class or an empty list.
+    """
+    try:
+        tree = tomllib.loads(_read(path))
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{path} is no valid TOML: {error}") from error
+    for name, synonyms in tree.items():
+        if name not in classes.names:
+            raise InputError(f"{path}: unknown class {name!r}; known: {', '.join(classes.names)}")
+        if not isinstance(synonyms, list) or not synonyms or not all(isinstance(s, str) and s for s in synonyms):
+            raise InputError(f"{path}: {name} needs a list of names, such as ['traffic sign'], got {synonyms!r}")
+    pairs = zip(classes.names, classes.prompts, strict=True)
+    return replace(classes, prompts=tuple(tuple(tree.get(name, given)) for name, given in pairs))
+
+
+def _read(path: str | Path) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text") from error
+
+
 def sentences(names: Sequence[Sequence[str]], templates: Sequence[str] = TEMPLATES) -> list[list[str]]:
-    """For each class, every one of its names in every template."""
+    """For each class, every one of its names in every template: what `DenseCLIP.encode_text` takes."""
     return [[template.format(name) for name in synonyms for template in templates] for synonyms in names]
+
+
+def spell_out(names: Sequence[Sequence[str]], templates: Sequence[str] = TEMPLATES) -> list[Sentence]:
+    """The same as one list, where each sentence knows what it is made of."""
+    return [
+        Sentence(class_id, name, template)
+        for class_id, synonyms in enumerate(names)
+        for name in synonyms
+        for template in templates
+    ]
+
+
+def class_weights(said: Sequence[Sentence], vectors_PD: NDArray[np.float32], classes: int) -> NDArray[np.float32]:
+    """weights_CP such that weights @ vectors are the unit text vectors of the classes.
+
+    A class is the normalised mean of its sentences' unit vectors; because that is linear up to its norm, the same
+    weights turn logits of sentences into logits of classes. Raises InputError for a class without a sentence.
+    """
+    weights_CP = np.zeros((classes, len(said)), np.float32)
+    weights_CP[[sentence.class_id for sentence in said], np.arange(len(said))] = 1
+    if not weights_CP.any(1).all():
+        raise InputError(f"no sentence is left for class {int(weights_CP.any(1).argmin())}; choose at least one")
+    norm_C1 = np.linalg.norm(weights_CP @ vectors_PD, axis=1, keepdims=True)
+    return np.asarray(weights_CP / norm_C1, np.float32)
+
+
+def choose(
+    said: Sequence[Sentence],
+    class_names: Sequence[str],
+    names: Mapping[str, Sequence[str]] | None = None,
+    templates: Sequence[str] | None = None,
+) -> list[int]:
+    """Which sentences (by place) use the given names for the given classes, and the given templates.
+
+    Raises InputError for a class, name or template that no sentence has.
+    """
+    names = names or {}
+    known_names = {(class_names[s.class_id], s.name) for s in said}
+    for class_name, wanted in names.items():
+        for name in wanted:
+            if (class_name, name) not in known_names:
+                cached = sorted(name for of, name in known_names if of == class_name)
+                raise InputError(f"{name!r} is not among the cached names of {class_name!r}: {', '.join(cached)}")
+    known_templates = {s.template for s in said}
+    for template in templates or ():
+        if template not in known_templates:
+            raise InputError(f"{template!r} is not among the cached templates: {', '.join(sorted(known_templates))}")
+    return [
+        place
+        for place, s in enumerate(said)
+        if (class_names[s.class_id] not in names or s.name in names[class_names[s.class_id]])
+        and (templates is None or s.template in templates)
+    ]

@@ -1,12 +1,14 @@
-"""PseudoLabelStore: dense logits of many images in one Zarr folder, written by shards, read at random.
+"""PseudoLabelStore: dense logits of many images in one Zarr group, written by shards, read at random.
 
 Needs numpy, OpenCV and zarr only: it opens without torch. One shard has one writer, and is written data first,
-marker last; what carries no marker is not there. Shapes: N images, V views, C classes, h w CLIP grid, D embedding.
+marker last; what carries no marker is not there. Shapes: N images, V views, C classes, T texts (the classes, or every
+sentence about them), h w CLIP grid, D embedding.
 """
 
+import copy
 import html
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,13 +17,18 @@ from typing import Any, Literal, Self
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+from zarr.core.sync import sync
 
+from labelgen.codec import checksum, decode, encode
 from labelgen.images import resize_logits
+from labelgen.layout import CHECKSUM, MARKER, SCHEMA, TEXT_ARRAYS, StoreLayout, begin, differences, store_exists
+from labelgen.prompts import Sentence, choose, class_weights
 from labelgen.samples import InputError
 from labelgen.views import Box, merge, to_mask
 
-SCHEMA = 1
 MaskView = Literal["global", "local", "fused"]
+# What zarr, numcodecs and fsspec raise for bytes that are not what was written.
+DAMAGE = (RuntimeError, ValueError, OSError, LookupError, TypeError)
 
 
 @dataclass(frozen=True)
@@ -35,29 +42,13 @@ class LocalView:
 
 @dataclass(frozen=True)
 class ImageLogits:
-    """Everything CLIP said of one image: one global map per zoom, and the local views."""
+    """Everything CLIP said of one image: one global map per zoom, and the local views. Maps are (T, h, w)."""
 
     image_id: str
     size: tuple[int, int]
+    image_labels: Sequence[int]
     global_logits: list[NDArray[np.float32]]
     local_views: list[LocalView]
-
-
-@dataclass(frozen=True)
-class StoreLayout:
-    """What must be known before the first write: who is in the store, and how large the arrays are.
-
-    global_grids: largest (h, w) per global zoom; local_grid: largest over all local views; local_count: most
-    local views that one image has.
-    """
-
-    image_ids: Sequence[str]
-    image_labels_NC: NDArray[np.bool_]
-    text_vectors_CD: NDArray[np.float32]
-    global_grids: Sequence[tuple[int, int]]
-    local_grid: tuple[int, int]
-    local_count: int
-    images_per_shard: int = 16
 
 
 class PseudoLabelStore:
@@ -67,97 +58,94 @@ class PseudoLabelStore:
         self._group, self.path = group, path
         self._arrays: dict[str, Any] = {}  # opened once: opening costs as much as reading an image's logits
         self._tables: dict[str, NDArray[Any]] = {}
-        self.provenance: dict[str, Any] = dict(group.attrs["provenance"])  # type: ignore[arg-type]
-        self.image_ids: list[str] = list(group.attrs["image_ids"])  # type: ignore[arg-type]
+        attributes: dict[str, Any] = dict(group.attrs)
+        self.provenance: dict[str, Any] = attributes["provenance"]
+        self.image_ids: list[str] = attributes["image_ids"]
         self.class_names: list[str] = list(self.provenance["classes"]["names"])
-        self.images_per_shard = int(group.attrs["images_per_shard"])  # type: ignore[arg-type]
+        self.images_per_shard = int(attributes["images_per_shard"])
+        self.sentences = [Sentence(**fields) for fields in attributes["sentences"]]
+        self._chosen = list(range(len(self.sentences)))
 
     @classmethod
     def open(cls, path: str | Path, *, writable: bool = False) -> Self:
-        """Open a store. Raises InputError when there is none."""
-        try:
-            group = zarr.open_group(str(path), mode="r+" if writable else "r")
-            if group.attrs.get("schema") == SCHEMA:
-                return cls(group, str(path))
-        except (FileNotFoundError, ValueError):
-            pass
-        raise InputError(f"{path} is no pseudo-label store of schema {SCHEMA}; write one with 'make pseudolabels'")
+        """Open a store in a folder or at an fsspec URL (s3://..., memory://...). Raises InputError if there is none."""
+        if not store_exists(path):
+            raise InputError(f"{path} is no pseudo-label store; write one with 'make pseudolabels'")
+        group = zarr.open_group(str(path), mode="r+" if writable else "r")
+        schema = group.attrs.get("schema", "none")
+        if schema != SCHEMA:
+            raise InputError(f"{path} is no pseudo-label store of schema {SCHEMA} (but {schema}); delete it")
+        return cls(group, str(path))
 
     @classmethod
     def create(cls, path: str | Path, layout: StoreLayout, provenance: dict[str, Any]) -> Self:
         """Create the store, or open it again for writing if it has the same provenance and images.
 
-        Raises InputError, naming the first difference, for a store made otherwise, and for a folder that holds
-        something else. Library versions are recorded, and may differ.
+        Several processes may do so at once: the first one's store is everybody's. Raises InputError, naming the first
+        difference, for a store made otherwise, and for a folder that holds something else. Library versions are
+        recorded, and may differ.
         """
-        if _holds_store(path):
-            store = cls.open(path, writable=True)
-            store._require_same(layout, provenance)
-            return store
-        N, C = layout.image_labels_NC.shape
-        S = layout.images_per_shard
-        # zarr refuses a shard that is longer than its array: round the first axis up.
-        rows = -(-N // S) * S
-        group = zarr.open_group(str(path), mode="w")
-
-        def add(name: str, shape: tuple[int, ...], dtype: str, names: str, fill: float | bool = 0) -> None:
-            group.create_array(
-                name,
-                shape=(rows, *shape),
-                chunks=(1, *shape) if shape else (S,),
-                shards=(S, *shape) if shape else None,
-                dtype=dtype,
-                fill_value=fill,
-                dimension_names=names.split(),
-            )
-
-        for k, grid in enumerate(layout.global_grids):
-            add(f"global_logits_{k}", (C, *grid), "float16", f"image class row_{k} column_{k}")
-        V, local = layout.local_count, layout.local_grid
-        add("local_logits", (V, C, *local), "float16", "image view class local_row local_column")
-        add("local_box", (V, 4), "int32", "image view corner", -1)
-        add("local_zoom", (V,), "float32", "image view")
-        add("global_grid", (len(layout.global_grids), 2), "int32", "image zoom side")
-        add("local_grid", (V, 2), "int32", "image view side")
-        add("image_size", (2,), "int32", "image side")
-        add("is_written", (), "bool", "image", False)
-        group.create_array("image_labels", data=layout.image_labels_NC, dimension_names=["labelled_image", "class"])
-        group.create_array("text_vectors", data=layout.text_vectors_CD, dimension_names=["class", "embedding"])
-        group.attrs.update(
-            {
-                "image_ids": list(layout.image_ids),
-                "images_per_shard": S,
-                "provenance": provenance,
-                "schema": SCHEMA,
-            }
-        )
-        return cls(group, str(path))
+        begin(path, layout, provenance)
+        store = cls.open(path, writable=True)
+        store._require_same(layout, provenance)
+        return store
 
     def _require_same(self, layout: StoreLayout, provenance: dict[str, Any]) -> None:
         advice = "delete it, or choose another OUT"
         for key, was, now in differences(self.provenance, json.loads(json.dumps(provenance))):
             if not key.startswith("versions."):
                 raise InputError(f"{self.path} was made with {key} = {was!r}, not {now!r}; {advice}")
-        same_labels = np.array_equal(self.image_labels, layout.image_labels_NC)
-        if self.image_ids != list(layout.image_ids) or not same_labels:
-            raise InputError(f"{self.path} was made of other images or image-level labels; {advice}")
+        if self.image_ids != list(layout.image_ids):
+            raise InputError(f"{self.path} was made of other images; {advice}")
 
     def __len__(self) -> int:
         return len(self.image_ids)
 
-    @cached_property
+    @property
     def image_labels(self) -> NDArray[np.bool_]:
-        """(N, C) bool: which classes each image shows, the only supervision."""
-        return np.asarray(self._group["image_labels"][:], bool)  # type: ignore[index]
+        """(N, C) bool: which classes each image shows, the only supervision. False for images not yet written."""
+        return self._table("image_labels")[: len(self)].astype(bool)
 
     @cached_property
     def text_vectors(self) -> NDArray[np.float32]:
         """(C, D) unit vectors of the classes."""
-        return np.asarray(self._group["text_vectors"][:], np.float32)  # type: ignore[index]
+        if not self.sentences:
+            return np.asarray(self.read("text_vectors"), np.float32)
+        return np.asarray(self._class_weights @ self.read("sentence_vectors"), np.float32)
+
+    def reworded(
+        self, names: Mapping[str, Sequence[str]] | None = None, templates: Sequence[str] | None = None
+    ) -> Self:
+        """The same store speaking of its classes in other words, without CLIP.
+
+        names: for some classes, which of the cached synonyms to use; templates: which of the cached ones. Raises
+        InputError for words that are not cached, and for a store without logits of each sentence.
+        """
+        if not self.sentences:
+            raise InputError(f"{self.path} holds no logits of single sentences; make one with labels.per_prompt=true")
+        other = copy.copy(self)
+        for cached in ("text_vectors", "_class_weights"):
+            other.__dict__.pop(cached, None)
+        other._chosen = choose(self.sentences, self.class_names, names, templates)
+        _ = other._class_weights  # raises now for a class that is left without a sentence
+        return other
+
+    @cached_property
+    def _class_weights(self) -> NDArray[np.float32]:
+        """(C, T): logits of classes = weights @ logits of texts."""
+        vectors_PD = self.read("sentence_vectors")
+        weights_CT = np.zeros((len(self.class_names), len(self.sentences)), np.float32)
+        chosen = [self.sentences[place] for place in self._chosen]
+        weights_CT[:, self._chosen] = class_weights(chosen, vectors_PD[self._chosen], len(self.class_names))
+        return weights_CT
+
+    def of_classes(self, logits_Thw: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(C, h, w) logits of the classes from those of the texts."""
+        return np.tensordot(self._class_weights, logits_Thw, 1) if self.sentences else logits_Thw
 
     def is_written(self) -> NDArray[np.bool_]:
         """(N,) bool: which images are there. Read anew at each call."""
-        return np.asarray(self._group["is_written"][: len(self)], bool)  # type: ignore[index]
+        return np.asarray(self.read(MARKER, slice(len(self))), bool)
 
     def require_complete(self) -> None:
         """Raise InputError unless every image has been written."""
@@ -178,35 +166,65 @@ class PseudoLabelStore:
         assert [self.image_ids[row] for row in rows] == [image.image_id for image in images]
         blocks: dict[str, NDArray[Any]] = {}
         whole = range(rows.start, rows.start + self.images_per_shard)
-        for name in set(self._group.array_keys()) - {"image_labels", "text_vectors", "is_written"}:
+        for name in self.data_arrays():
             array = self._array(name)
             blocks[name] = np.full((len(whole), *array.shape[1:]), array.fill_value, array.dtype)
         for i, image in enumerate(images):
             blocks["image_size"][i] = image.size
-            for k, logits_Chw in enumerate(image.global_logits):
-                h, w = blocks["global_grid"][i, k] = logits_Chw.shape[1:]
-                blocks[f"global_logits_{k}"][i, :, :h, :w] = logits_Chw
+            blocks["image_labels"][i, list(image.image_labels)] = True
+            for k, logits_Thw in enumerate(image.global_logits):
+                h, w = blocks["global_grid"][i, k] = logits_Thw.shape[1:]
+                block = blocks[f"global_logits_{k}"]
+                block[i, :, :h, :w], blocks["global_range"][i, k] = encode(logits_Thw, block.dtype)
             for v, view in enumerate(image.local_views):
                 h, w = blocks["local_grid"][i, v] = view.logits.shape[1:]
-                blocks["local_logits"][i, v, :, :h, :w] = view.logits
+                block = blocks["local_logits"]
+                block[i, v, :, :h, :w], blocks["local_range"][i, v] = encode(view.logits, block.dtype)
                 blocks["local_box"][i, v], blocks["local_zoom"][i, v] = view.box, view.zoom
+        self.forget(rows)
         for name, block in blocks.items():
             self._array(name)[whole.start : whole.stop] = block
-        marker = np.arange(whole.start, whole.stop) < rows.stop
-        self._array("is_written")[whole.start : whole.stop] = marker
+        sums = [checksum(blocks[name][i] for name in sorted(blocks)) for i in range(len(images))]
+        padding = len(whole) - len(images)
+        self._array(CHECKSUM)[whole.start : whole.stop] = np.array(sums + [0] * padding, np.uint32)
+        self._array(MARKER)[whole.start : whole.stop] = np.arange(len(whole)) < len(images)
+
+    def forget(self, rows: range) -> None:
+        """Empty one shard, marker first: its images count as not written, and are made again."""
+        self._array(MARKER)[rows.start : rows.start + self.images_per_shard] = np.zeros(self.images_per_shard, bool)
+        for name in self.data_arrays():
+            array = self._array(name)
+            # zarr reads a shard before it writes one, and cannot read a damaged one.
+            key = array.metadata.encode_chunk_key((rows.start // self.images_per_shard, *[0] * (array.ndim - 1)))
+            sync((array.store_path / key).delete())
+
+    def data_arrays(self) -> list[str]:
+        """Names of the arrays that are written by shards, sorted; the checksum and the marker are not among them."""
+        return sorted(set(self._group.array_keys()) - {MARKER, CHECKSUM, *TEXT_ARRAYS})
+
+    def arrays(self) -> list[tuple[str, tuple[int, ...], str, tuple[str, ...]]]:
+        """(name, shape, dtype, names of the axes) of every array, sorted."""
+        members = ((name, self._array(name)) for name in sorted(self._group.array_keys()))
+        return [(name, array.shape, str(array.dtype), array.metadata.dimension_names) for name, array in members]
+
+    def labels_of(self, image_id: str) -> NDArray[np.bool_]:
+        """(C,) bool: which classes the image shows."""
+        row = self.row(image_id)  # first: it may find that the tables are stale
+        return np.asarray(self.image_labels[row])
 
     def size(self, image_id: str) -> tuple[int, int]:
         """(height, width) of the image in pixels."""
-        row = self.row(image_id)  # first: it may find that the tables are stale
+        row = self.row(image_id)
         height, width = self._table("image_size")[row]
         return int(height), int(width)
 
     def global_logits(self, image_id: str) -> NDArray[np.float32]:
         """(C, h, w) float32 cosines of the whole image; several zooms are averaged on the finest grid."""
         row = self.row(image_id)
-        grids = self._table("global_grid")[row]
+        grids, ranges = self._table("global_grid")[row], self._table("global_range")[row]
         maps = [
-            np.asarray(self._array(f"global_logits_{k}")[row, :, :h, :w], np.float32) for k, (h, w) in enumerate(grids)
+            self.of_classes(decode(self.read(f"global_logits_{k}", row)[:, :h, :w], ranges[k]))
+            for k, (h, w) in enumerate(grids)
         ]
         if len(maps) == 1:
             return maps[0]
@@ -216,32 +234,42 @@ class PseudoLabelStore:
     def local_views(self, image_id: str) -> list[LocalView]:
         """The local views of the image, in the order they were drawn."""
         row = self.row(image_id)
-        boxes, zooms, grids = (self._table(name)[row] for name in ("local_box", "local_zoom", "local_grid"))
+        boxes, zooms, grids, ranges = (
+            self._table(name)[row] for name in ("local_box", "local_zoom", "local_grid", "local_range")
+        )
         count = int((boxes[:, 0] >= 0).sum())
-        logits = self._array("local_logits")[row, :count].astype(np.float32)
+        stored_VThw = self.read("local_logits", row)
         return [
-            LocalView(tuple(boxes[v].tolist()), float(zooms[v]), logits[v, :, : grids[v, 0], : grids[v, 1]])
+            LocalView(
+                tuple(boxes[v].tolist()),
+                float(zooms[v]),
+                self.of_classes(decode(stored_VThw[v, :, : grids[v, 0], : grids[v, 1]], ranges[v])),
+            )
             for v in range(count)
         ]
 
-    def mask(self, image_id: str, view: MaskView = "global", size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
-        """Pseudo-labels (H, W) uint8 in the image's size, or in `size`; 255 = ignore.
+    def logits(
+        self, image_id: str, view: MaskView = "global", size: tuple[int, int] | None = None
+    ) -> NDArray[np.float32]:
+        """(C, H, W) float32 cosines in the image's size, or in `size`; NaN where no view looked.
 
         "global": the whole image in one view; "local": all local views merged; "fused": the mean of both.
         """
         height, width = self.size(image_id)
         if view == "local":
-            logits = self._merged_locals(image_id)
+            logits_CHW = self._merged_locals(image_id)
         elif view == "global":
-            logits = resize_logits(self.global_logits(image_id), height, width)
+            logits_CHW = resize_logits(self.global_logits(image_id), height, width)
         elif view == "fused":
-            whole = resize_logits(self.global_logits(image_id), height, width)
-            logits = np.nanmean([whole, self._merged_locals(image_id)], axis=0)
+            whole_CHW = resize_logits(self.global_logits(image_id), height, width)
+            logits_CHW = np.nanmean([whole_CHW, self._merged_locals(image_id)], axis=0)
         else:
             raise InputError(f"view must be global, local or fused, got {view!r}")
-        if size is not None:
-            logits = resize_logits(logits, *size)
-        return to_mask(logits, self.image_labels[self._index[image_id]])
+        return logits_CHW if size is None else resize_logits(logits_CHW, *size)
+
+    def mask(self, image_id: str, view: MaskView = "global", size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+        """Pseudo-labels (H, W) uint8: the best class of `logits` among those the image shows; 255 = ignore."""
+        return to_mask(self.logits(image_id, view, size), self.labels_of(image_id))
 
     def missing(self, image_ids: Iterable[str]) -> list[str]:
         """Those of `image_ids` that are not in the store."""
@@ -274,10 +302,21 @@ class PseudoLabelStore:
             self._arrays[name] = self._group[name]
         return self._arrays[name]
 
+    def read(self, name: str, selection: Any = slice(None)) -> NDArray[Any]:
+        """Part of an array as it is stored. Raises InputError for damaged bytes."""
+        try:
+            return np.asarray(self._array(name)[selection])
+        except DAMAGE as error:
+            raise InputError(
+                f"{name} in {self.path} is damaged ({error}); 'carbseg labels verify' says what to make again"
+            ) from error
+
     def _table(self, name: str) -> NDArray[Any]:
         """A small array, held in memory: all rows that were written when a row was last found missing."""
         if name not in self._tables:
-            self._tables[name] = self._array(name)[:]
+            if name != MARKER:
+                self._table(MARKER)  # the oldest of all: what it says is written is in the others, too
+            self._tables[name] = self.read(name)
         return self._tables[name]
 
     def __repr__(self) -> str:
@@ -290,22 +329,3 @@ class PseudoLabelStore:
             for name, count in zip(self.class_names, self.image_labels.sum(0), strict=True)
         )
         return f"<b>{html.escape(repr(self))}</b><table><tr><th>class</th><th>images</th></tr>{rows}</table>"
-
-
-def _holds_store(path: str | Path) -> bool:
-    """Whether a store was begun here; one that was killed before its attributes were written counts as not begun."""
-    folder = Path(path)
-    if not folder.exists() or not any(folder.iterdir()):
-        return False
-    if not (folder / "zarr.json").is_file():
-        raise InputError(f"{path} exists and is no pseudo-label store; choose another OUT")
-    return "schema" in zarr.open_group(str(path), mode="r").attrs
-
-
-def differences(was: Any, now: Any, key: str = "") -> Iterable[tuple[str, Any, Any]]:
-    """Leaves in which two nested dicts differ, as (dotted key, was, now)."""
-    if isinstance(was, dict) and isinstance(now, dict):
-        for name in [*was, *(n for n in now if n not in was)]:
-            yield from differences(was.get(name), now.get(name), f"{key}.{name}" if key else name)
-    elif was != now:
-        yield key, was, now

@@ -1,6 +1,7 @@
 """Progress bars with rate and time left, on standard error."""
 
 import sys
+from collections.abc import Callable
 from typing import NoReturn
 
 from tqdm import tqdm
@@ -18,3 +19,16 @@ def progress(total: int, what: str, unit: str, *, shown: bool = True) -> "tqdm[N
         dynamic_ncols=watched,
         ascii=not watched,
     )
+
+
+def follow(bar: "tqdm[NoReturn]") -> Callable[[int], None]:
+    """Moves a bar to a count; what was there at the first call does not count for the rate."""
+    seen: list[int] = []
+
+    def move(count: int) -> None:
+        if not seen:
+            bar.initial = bar.n = count
+        seen[:] = [count]
+        bar.update(count - bar.n)
+
+    return move

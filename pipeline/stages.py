@@ -18,22 +18,24 @@ from numpy.typing import NDArray
 from evaluation.confusion import ConfusionMatrix
 from evaluation.overlay import agreement, colourise, panel
 from labelgen.images import read_image, write_png
+from labelgen.layout import store_exists
 from labelgen.samples import InputError, Sample
-from labelgen.store import MaskView, PseudoLabelStore
+from labelgen.store import PseudoLabelStore
 from pipeline.config import RunConfig, as_tree
 from pipeline.datasets import DatasetSpec, dataset
+from pipeline.inspection import PSEUDO_VIEWS, compare_views, read_truth, views_panel
 from pipeline.layouts import TRAIN_SPLIT
 from pipeline.names import look_up
-from pipeline.progress import progress
+from pipeline.progress import follow, progress
 from pipeline.runs import MetricsLog, provenance, write_json
 
 if TYPE_CHECKING:
+    from labelgen.maskclip import DenseCLIP
     from segtrain.model import Student
     from segtrain.train import StepResult, TrainConfig
 
 TINY_CLIP = Path(__file__).parent / "toy" / "clip"
 TINY_CLIP_NAME = "tiny"  # in provenance: not where the package happens to be installed
-PSEUDO_VIEWS: tuple[MaskView, ...] = ("global", "local", "fused")
 PANEL_IMAGES = 6
 
 
@@ -42,28 +44,43 @@ class Run:
     """What every stage needs to know."""
 
     spec: DatasetSpec
-    data_root: Path
+    data_root: Path | None
     clip: str
     out: Path
+    stores: str
     config: RunConfig
 
     @classmethod
-    def of(cls, name: str, data_root: str | None, clip: str | None, out: str | None, config: RunConfig) -> "Run":
-        """With the defaults: data are in data/NAME (toy data are drawn into it), OUT is runs/NAME, and the CLIP is the
-        one that OUT was begun with, or the tiny one.
+    def of(
+        cls,
+        name: str,
+        data_root: str | None,
+        clip: str | None,
+        out: str | None,
+        stores: str | None,
+        config: RunConfig,
+    ) -> "Run":
+        """With the defaults: data are in data/NAME (toy data are drawn into it), OUT is runs/NAME, stores are in
+        OUT/labels, and the CLIP is the one that OUT was begun with, or the tiny one.
         """
         as_folder = re.sub(r"[^\w.-]+", "-", name)  # of hf:PATH_OR_NAME
-        root, folder = Path(data_root or f"data/{as_folder}"), Path(out or f"runs/{as_folder}")
-        if data_root is None and name != "toy" and not root.exists():
-            raise InputError(f"{name} needs DATA_ROOT (--data-root): {dataset(name).how_to_get} and give its path")
-        return cls(dataset(name, root), root, clip or _clip_of(folder) or TINY_CLIP_NAME, folder, config)
+        folder = Path(out or f"runs/{as_folder}")
+        stores = (stores or str(folder / "labels")).rstrip("/")
+        clip = clip or _clip_of(stores) or TINY_CLIP_NAME
+        root = Path(data_root or f"data/{as_folder}")
+        known = root if data_root or name == "toy" or root.exists() else None  # some commands need no data
+        return cls(dataset(name, known), known, clip, folder, stores, config)
 
-    def store_path(self, split: str) -> Path:
-        """Where the pseudo-labels of a split are."""
-        return self.out / "labels" / f"{split}.zarr"
+    def store_path(self, split: str) -> str:
+        """Folder or fsspec URL of the pseudo-labels of a split."""
+        return f"{self.stores}/{split}.zarr"
 
     def samples(self, split: str, *, with_truth: bool | None = None) -> list[Sample]:
         """The split, after drawing the toy scenes if they are asked for and not there."""
+        if self.data_root is None:
+            raise InputError(
+                f"{self.spec.name} needs DATA_ROOT (--data-root): {self.spec.how_to_get} and give its path"
+            )
         if self.spec.name == "toy" and not self.data_root.exists():
             draw_toy(self.data_root)
         return self.spec.list_samples(self.data_root, split, with_truth=with_truth, tags=self.config.tags)
@@ -81,8 +98,8 @@ def draw_toy(root: Path) -> None:
         write_scenes(root, SCENES, on_scene=bar.update)
 
 
-def make_labels(run: Run, split: str) -> PseudoLabelStore:
-    """Pseudo-labels of a split, made or completed."""
+def make_labels(run: Run, split: str, part: tuple[int, int] = (1, 1)) -> PseudoLabelStore:
+    """Pseudo-labels of a split, made or completed. part: (i, n) makes the i-th of n parts, counted from 1."""
     samples = run.samples(split)
     unknown = next((sample["image_id"] for sample in samples if sample["image_labels"] is None), None)
     if unknown is not None and run.config.tags.source != "auto":
@@ -93,24 +110,48 @@ def make_labels(run: Run, split: str) -> PseudoLabelStore:
     from accelerate import PartialState
 
     from labelgen.generate import generate
-    from labelgen.maskclip import DenseCLIP
 
     state = PartialState()
-    model = TINY_CLIP if run.clip == TINY_CLIP_NAME else run.clip
-    dense = DenseCLIP.from_pretrained(model, run.config.labels.variant, state.device)
+    dense = _clip(run)
+    index, count = part
+    trained_on = run.store_path(TRAIN_SPLIT)
     with progress(len(samples), f"pseudo-labels of {split}", "images", shown=state.is_main_process) as bar:
-        return generate(
+        store = generate(
             samples,
             run.spec.classes,
             dense,
             run.store_path(split),
             run.config.labels,
+            like=PseudoLabelStore.open(trained_on) if split != TRAIN_SPLIT and store_exists(trained_on) else None,
             about={"dataset": run.spec.name, "split": split, "clip_id": run.clip},
-            rank=state.process_index,
-            ranks=state.num_processes,
-            on_images=bar.update,
-            wait=state.wait_for_everyone,
+            part=(index - 1) * state.num_processes + state.process_index,
+            parts=count * state.num_processes,
+            on_images=follow(bar),
         )
+        state.wait_for_everyone()
+        bar.update(int(store.is_written().sum()) - bar.n)
+    return store
+
+
+def view_pictures(run: Run, image: Path, present: Sequence[int]) -> NDArray[np.uint8]:
+    """A panel of what each kind of view sees in one image (CARB, Fig. 3), of the classes that it shows."""
+    image_HW3 = read_image(image)
+    from labelgen.generate import read_words
+    from labelgen.prompts import sentences
+
+    dense, config = _clip(run), run.config.labels
+    classes, templates = read_words(run.spec.classes, config)
+    text_CD = dense.encode_text(sentences(classes.prompts, templates))
+    return views_panel(image_HW3, compare_views(image, dense, text_CD, config.views, config.batch), classes, present)
+
+
+def _clip(run: Run) -> "DenseCLIP":
+    from accelerate import PartialState
+
+    from labelgen.generate import load_clip
+
+    folder_or_id = TINY_CLIP if run.clip == TINY_CLIP_NAME else run.clip
+    return load_clip(folder_or_id, run.config.labels, PartialState().device)
 
 
 def student_name(config: "TrainConfig") -> str:
@@ -220,12 +261,10 @@ def variants(config: "TrainConfig", names: Sequence[str]) -> list["TrainConfig"]
     return [look_up(known, name, "student") for name in names]
 
 
-def _clip_of(out: Path) -> str | None:
-    """The CLIP that a run folder's training labels were made with, if there are any."""
-    try:
-        return str(PseudoLabelStore.open(out / "labels" / f"{TRAIN_SPLIT}.zarr").provenance["clip_id"])
-    except InputError:
-        return None
+def _clip_of(stores: str) -> str | None:
+    """The CLIP that the training labels were made with, if there are any."""
+    path = f"{stores}/{TRAIN_SPLIT}.zarr"
+    return str(PseudoLabelStore.open(path).provenance["clip_id"]) if store_exists(path) else None
 
 
 def _trained(out: Path) -> dict[str, Path]:
@@ -239,10 +278,7 @@ def _class_maps(
     from segtrain.predict import predict
 
     image_HW3 = read_image(sample["image_path"])
-    assert sample["label_path"] is not None
-    truth_HW = spec.read_truth(sample["label_path"])
-    if truth_HW.shape != image_HW3.shape[:2]:
-        raise InputError(f"{sample['label_path']} is {truth_HW.shape}, but its image is {image_HW3.shape[:2]}")
+    truth_HW = read_truth(spec, sample, (image_HW3.shape[0], image_HW3.shape[1]))
     if store.size(sample["image_id"]) != truth_HW.shape:
         raise InputError(f"{sample['image_path']} has changed since its pseudo-labels were made; make them again")
     maps = {f"pseudo-labels {view}": store.mask(sample["image_id"], view) for view in PSEUDO_VIEWS}

@@ -100,7 +100,7 @@ class PseudoLabelledImages(Dataset[TrainBatch]):
         if size != self._store.size(image_id):
             raise InputError(f"{sample['image_path']} has changed since its pseudo-labels were made; make them again")
         geometry = sample_geometry(rng, self.config, *size)
-        is_present_C = self._store.image_labels[self._store.row(image_id)]
+        is_present_C = self._store.labels_of(image_id)
         rows, columns = (-(-side // self.loss_stride) for side in (self.config.crop_height, self.config.crop_width))
         whole = LocalView((0, 0, *size), 1.0, self._store.global_logits(image_id))
         global_pseudo = _pseudo_labels(whole, geometry, is_present_C, rows, columns)

@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from labelgen.layout import differences
 from labelgen.samples import InputError, Sample
-from labelgen.store import PseudoLabelStore, differences
+from labelgen.store import PseudoLabelStore
 from segtrain.augment import AugmentConfig
 from segtrain.carb import RegionBalancer, RegionLosses, region_losses, warmup_loss
 from segtrain.data import Order, PseudoLabelledImages, TrainBatch, batches

@@ -14,7 +14,20 @@ ALLOWED = {
 }
 # Inside a package a file imports only files that stand before it.
 ORDER = {
-    "labelgen": ["samples", "images", "prompts", "maskclip", "views", "store", "generate"],
+    "labelgen": [
+        "samples",
+        "images",
+        "prompts",
+        "refine",
+        "maskclip",
+        "views",
+        "codec",
+        "layout",
+        "store",
+        "verify",
+        "label",
+        "generate",
+    ],
     "evaluation": ["scores", "confusion", "overlay"],
     "segtrain": ["carb", "augment", "data", "model", "schedule", "train", "predict"],
     "pipeline": [
@@ -31,6 +44,7 @@ ORDER = {
         "progress",
         "runs",
         "fetch",
+        "inspection",
         "stages",
         "commands",
         "cli",
@@ -68,6 +82,6 @@ def test_files_import_only_files_above_them(package: str) -> None:
 
 
 def test_the_store_needs_no_torch() -> None:
-    for name in ("samples", "images", "views", "store"):
+    for name in ("samples", "images", "prompts", "views", "codec", "layout", "store", "verify"):
         heavy = {"torch", "transformers"} & {m.split(".")[0] for m in imports(ROOT / "labelgen" / f"{name}.py")}
         assert not heavy, name

@@ -1,3 +1,4 @@
+import json
 import shutil
 from pathlib import Path
 
@@ -6,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from labelgen.images import IMAGENET_MEAN, normalise
 from labelgen.maskclip import VARIANTS, DenseCLIP, Variant, neighbour_prior
 from labelgen.samples import InputError
 
@@ -108,3 +110,35 @@ def test_folder_without_tokenizer_refuses_text_only() -> None:
     dense = DenseCLIP.from_pretrained(GOLDEN / "tiny_clip_gelu")
     with pytest.raises(InputError, match="no tokenizer"):
         dense.encode_text([["a car"]])
+
+
+def test_faithful_repeats_the_slips_of_the_authors_code(tmp_path: Path) -> None:
+    """A checkpoint that asks for QuickGELU and eps 1e-5, run faithfully, equals the authors' GELU and 1e-6."""
+    golden = np.load(GOLDEN / "maskclip.npz")
+    pixels, text = torch.from_numpy(golden["pixel_values"]), torch.from_numpy(golden["text"])
+    folder = tmp_path / "clip"
+    shutil.copytree(GOLDEN / "tiny_clip_gelu", folder)
+    config = json.loads((folder / "config.json").read_text())
+    assert config["vision_config"]["hidden_act"] == "gelu"
+    config["vision_config"] |= {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-5}
+    (folder / "config.json").write_text(json.dumps(config))
+    dense = DenseCLIP.from_pretrained(folder, faithful=True)
+    np.testing.assert_allclose(dense.logits(pixels, text), golden["logits"], atol=1e-5)
+    assert dense.image_mean == IMAGENET_MEAN
+    assert np.abs(DenseCLIP.from_pretrained(folder).logits(pixels, text).numpy() - golden["logits"]).max() > 1e-4
+
+
+def test_bfloat16_stays_close_and_texts_stay_exact(clip_folder: Path) -> None:
+    pixels = torch.randn(2, 3, 32, 48, generator=torch.Generator().manual_seed(0))
+    full, half = (DenseCLIP.from_pretrained(clip_folder, dtype=dtype) for dtype in (None, torch.bfloat16))
+    text = full.encode_text([["a car"], ["a road", "the road"]])
+    torch.testing.assert_close(half.encode_text([["a car"], ["a road", "the road"]]), text)
+    assert half.logits(pixels, text).dtype == torch.float32
+    torch.testing.assert_close(half.logits(pixels, text), full.logits(pixels, text), atol=0.03, rtol=0)
+
+
+def test_normalised_pixels_are_those_of_the_array_function(clip_folder: Path) -> None:
+    dense = DenseCLIP.from_pretrained(clip_folder)
+    image = np.random.default_rng(0).integers(0, 256, (16, 32, 3), np.uint8)
+    expected = normalise(image, dense.image_mean, dense.image_std)
+    np.testing.assert_allclose(dense.normalise(torch.from_numpy(image)[None])[0], expected, atol=1e-5)

@@ -1,28 +1,35 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
+import xarray
 
+from labelgen.layout import StoreLayout
+from labelgen.prompts import Sentence, class_weights
 from labelgen.samples import InputError
-from labelgen.store import ImageLogits, LocalView, PseudoLabelStore, StoreLayout
+from labelgen.store import ImageLogits, LocalView, PseudoLabelStore
+from labelgen.verify import verify
 from tests.conftest import ROOT
 
 PROVENANCE = {"classes": {"names": ["sky", "car"]}, "labels": {"variant": "maskclip"}, "versions": {"zarr": "3"}}
 SIZES = [(16, 32), (16, 32), (24, 16)]
+LABELS: list[list[int]] = [[0, 1], [0], []]
 RNG = np.random.default_rng(0)
 
 
-def layout(ids: tuple[str, ...] = ("a", "b", "c")) -> StoreLayout:
+def layout(ids: tuple[str, ...] = ("a", "b", "c"), **others: Any) -> StoreLayout:
     return StoreLayout(
         image_ids=ids,
-        image_labels_NC=np.array([[True, True], [True, False], [False, False]]),
         text_vectors_CD=np.eye(2, 4, dtype=np.float32),
         global_grids=[(3, 4)],
         local_grid=(2, 2),
         local_count=2,
         images_per_shard=2,
+        **others,
     )
 
 
@@ -30,7 +37,7 @@ def image(row: int) -> ImageLogits:
     height, width = SIZES[row]
     views = [LocalView((0, 0, 8, 8), 1.5, RNG.standard_normal((2, 2, 1)).astype(np.float32))]
     grid = (height // 8, width // 8)
-    return ImageLogits("abc"[row], SIZES[row], [RNG.standard_normal((2, *grid)).astype(np.float32)], views)
+    return ImageLogits("abc"[row], SIZES[row], LABELS[row], [RNG.standard_normal((2, *grid)).astype(np.float32)], views)
 
 
 def test_what_is_written_is_read_back_with_its_own_extent(tmp_path: Path) -> None:
@@ -72,14 +79,25 @@ def test_unwritten_images_are_refused_until_they_are_there(tmp_path: Path) -> No
     writer.write_shard(range(0, 2), [image(0), image(1)])
     reader = PseudoLabelStore.open(tmp_path / "s.zarr")
     assert reader.is_written().tolist() == [True, True, False]
+    assert reader.image_labels.tolist() == [[True, True], [True, False], [False, False]]
     with pytest.raises(InputError, match="1 of 3 images have no pseudo-labels .* again to resume"):
         reader.require_complete()
     with pytest.raises(InputError, match="'c' has no pseudo-labels yet"):
         reader.mask("c")
     with pytest.raises(InputError, match="'x' is not in"):
         reader.mask("x")
-    writer.write_shard(range(2, 3), [image(2)])
+    last = image(2)
+    writer.write_shard(range(2, 3), [ImageLogits("c", last.size, [1], last.global_logits, last.local_views)])
+    assert np.unique(reader.mask("c")).tolist() == [1]
     assert reader.size("c") == (24, 16)
+
+
+def test_what_was_asked_before_the_write_is_not_remembered_after_it(tmp_path: Path) -> None:
+    store = PseudoLabelStore.create(tmp_path / "s.zarr", layout(), PROVENANCE)
+    assert not store.image_labels.any()
+    store.write_shard(range(0, 2), [image(0), image(1)])
+    assert store.labels_of("b").tolist() == [True, False]
+    assert np.unique(store.mask("b")).tolist() == [0]
 
 
 def test_a_store_made_otherwise_is_refused_naming_the_difference(tmp_path: Path) -> None:
@@ -88,7 +106,7 @@ def test_a_store_made_otherwise_is_refused_naming_the_difference(tmp_path: Path)
     PseudoLabelStore.create(path, layout(), PROVENANCE | {"versions": {"zarr": "4"}})  # a newer library may resume
     with pytest.raises(InputError, match=r"labels.variant = 'maskclip', not 'sclip'; delete it, or choose another OUT"):
         PseudoLabelStore.create(path, layout(), PROVENANCE | {"labels": {"variant": "sclip"}})
-    with pytest.raises(InputError, match="other images or image-level labels"):
+    with pytest.raises(InputError, match="made of other images"):
         PseudoLabelStore.create(path, layout(("a", "b", "d")), PROVENANCE)
 
 
@@ -103,6 +121,132 @@ def test_a_folder_that_is_no_store_is_neither_opened_nor_overwritten(tmp_path: P
         with pytest.raises(InputError, match="no pseudo-label store"):
             attempt()
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def written(path: Path | str, **others: Any) -> tuple[PseudoLabelStore, list[ImageLogits]]:
+    """A whole store, and what was put into it."""
+    store = PseudoLabelStore.create(path, layout(**others), PROVENANCE)
+    images = [image(row) for row in range(3)]
+    for rows in store.shards():
+        store.write_shard(rows, [images[row] for row in rows])
+    return PseudoLabelStore.open(path), images
+
+
+def test_eight_bits_keep_logits_within_half_a_step(tmp_path: Path) -> None:
+    store, images = written(tmp_path / "s.zarr", precision="int8")
+    for given in images:
+        (logits,) = given.global_logits
+        half_step = (logits.max() - logits.min()) / 255 / 2
+        assert np.abs(store.global_logits(given.image_id) - logits).max() <= half_step + 1e-6
+        assert store.local_views(given.image_id)[0].logits.shape == (2, 2, 1)
+    flat = ImageLogits("a", (16, 32), [0], [np.full((2, 2, 4), 0.25, np.float32)], images[0].local_views)
+    again = PseudoLabelStore.create(tmp_path / "flat.zarr", layout(precision="int8"), PROVENANCE)
+    again.write_shard(range(0, 2), [flat, images[1]])
+    assert np.unique(again.global_logits("a")).tolist() == [0.25]
+
+
+@pytest.mark.parametrize("protocol", ["memory", "local"])
+def test_a_store_lives_at_a_url(protocol: str, tmp_path: Path) -> None:
+    url = f"{protocol}://{tmp_path if protocol == 'memory' else tmp_path / 'on-disk'}/s.zarr"
+    if protocol == "local":
+        (tmp_path / "on-disk" / "s.zarr").mkdir(parents=True)
+        fsspec.config.conf["local"] = {"auto_mkdir": True}
+    store, images = written(url)
+    store.require_complete()
+    np.testing.assert_allclose(store.global_logits("c"), images[2].global_logits[0], rtol=1e-3)
+    assert verify(store) == []
+    PseudoLabelStore.create(url, layout(), PROVENANCE).require_complete()  # resumed, not begun anew
+    with pytest.raises(InputError, match="made of other images"):
+        PseudoLabelStore.create(url, layout(("a", "b", "d")), PROVENANCE)
+
+
+def test_urls_that_cannot_be_used_are_said() -> None:
+    with pytest.raises(InputError, match="nope://x cannot be opened as a pseudo-label store: Protocol not known"):
+        PseudoLabelStore.open("nope://x")
+    with pytest.raises(InputError, match="nope://x cannot be written to: Protocol not known"):
+        PseudoLabelStore.create("nope://x", layout(), PROVENANCE)
+    with pytest.raises(InputError, match="memory://nobody/s.zarr is no pseudo-label store"):
+        PseudoLabelStore.open("memory://nobody/s.zarr")
+
+
+def test_xarray_opens_a_store_with_its_axes_named(tmp_path: Path) -> None:
+    _, images = written(tmp_path / "s.zarr")
+    opened = xarray.open_zarr(tmp_path / "s.zarr", consolidated=False)
+    assert opened.attrs["image_ids"] == ["a", "b", "c"]
+    first = opened["global_logits_0"].isel(image=0, text=1)
+    assert first.dims == ("row_0", "column_0")
+    np.testing.assert_allclose(first[:2, :4], images[0].global_logits[0][1], rtol=1e-3)
+
+
+SAID = [Sentence(0, "sky", "{}."), Sentence(0, "sky", "a {}."), Sentence(1, "car", "{}."), Sentence(1, "auto", "{}.")]
+VECTORS = np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]], np.float32)
+
+
+def test_words_can_be_changed_in_a_store_of_single_sentences(tmp_path: Path) -> None:
+    weights = class_weights(SAID, VECTORS, 2)
+    made = layout(("a",), sentences=SAID, sentence_vectors_PD=VECTORS)
+    store = PseudoLabelStore.create(tmp_path / "s.zarr", made, PROVENANCE)
+    features = RNG.standard_normal((4, 3, 4)).astype(np.float32)  # of unit vectors along the axes: the logits
+    store.write_shard(range(0, 1), [ImageLogits("a", (16, 32), [0, 1], [features], [])])
+    np.testing.assert_allclose(store.text_vectors, weights @ VECTORS, atol=1e-6)
+    np.testing.assert_allclose(store.global_logits("a")[0], (features[0] + features[1]) / 2**0.5, atol=1e-2)
+    other = store.reworded({"car": ["auto"]}, templates=["{}."])
+    np.testing.assert_allclose(other.global_logits("a"), features[[0, 3]], atol=1e-2)
+    np.testing.assert_array_equal(other.text_vectors, VECTORS[[0, 3]])
+    assert store.text_vectors[0].tolist() == pytest.approx([0.5**0.5, 0.5**0.5, 0, 0])  # the store itself is unchanged
+    with pytest.raises(InputError, match="'van' is not among the cached names of 'car': auto, car"):
+        store.reworded({"car": ["van"]})
+    with pytest.raises(InputError, match=r"'the \{\}.' is not among the cached templates: a \{\}., \{\}."):
+        store.reworded(templates=["the {}."])
+    with pytest.raises(InputError, match="no sentence is left for class 1"):
+        store.reworded(templates=["a {}."])
+
+
+def test_only_a_store_of_single_sentences_can_be_reworded(tmp_path: Path) -> None:
+    store, _ = written(tmp_path / "s.zarr")
+    with pytest.raises(InputError, match="make one with labels.per_prompt=true"):
+        store.reworded({"car": ["auto"]})
+
+
+def a_file(store: Path, array: str) -> Path:
+    """The file of the array's first shard."""
+    return next(p for p in sorted((store / array / "c").rglob("*")) if p.is_file())
+
+
+@pytest.mark.parametrize("array", ["local_logits", "image_size", "global_logits_0", "checksum", "is_written"])
+@pytest.mark.parametrize("harm", ["flip", "cut", "remove"])
+def test_verify_finds_harm_done_to_any_array_and_redo_mends_it(tmp_path: Path, array: str, harm: str) -> None:
+    path = tmp_path / "s.zarr"
+    store, images = written(path)
+    assert verify(store) == []
+    file = a_file(path, array)
+    data = bytearray(file.read_bytes())
+    if harm == "flip":
+        data[len(data) // 2] ^= 0xFF
+        file.write_bytes(data)
+    elif harm == "cut":
+        file.write_bytes(data[: len(data) // 2])
+    else:
+        file.unlink()
+    damages = verify(PseudoLabelStore.open(path, writable=True))
+    if (array, harm) == ("is_written", "remove"):
+        assert damages == []  # without its marker a shard is not there, and is made again anyway
+    else:
+        assert [damage.rows for damage in damages] == [range(0, 2)]
+    mended = PseudoLabelStore.open(path, writable=True)
+    for damage in damages:
+        mended.forget(damage.rows)
+    assert mended.is_written().tolist() == [False, False, True]
+    mended.write_shard(range(0, 2), images[:2])
+    assert verify(PseudoLabelStore.open(path)) == []
+
+
+def test_reading_damaged_bytes_says_what_to_do(tmp_path: Path) -> None:
+    store, _ = written(tmp_path / "s.zarr")
+    file = a_file(tmp_path / "s.zarr", "global_logits_0")
+    file.write_bytes(file.read_bytes()[:20])
+    with pytest.raises(InputError, match="global_logits_0 in .* is damaged .*'carbseg labels verify'"):
+        store.mask("a")
 
 
 def test_a_store_opens_without_importing_torch(tmp_path: Path) -> None:

@@ -21,11 +21,11 @@ def doctor() -> None:
     devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     click.echo(f"{'devices':14} {', '.join(devices) or f'CPU, {torch.get_num_threads()} threads'}")
     for dtype in (torch.float32, torch.bfloat16):
-        rate = _matmul_gflops(dtype, "cuda" if devices else "cpu")
+        rate = matmul_gflops(dtype, "cuda" if devices else "cpu")
         click.echo(f"{'matmul':14} {rate:.0f} GFLOP/s in {str(dtype).removeprefix('torch.')}")
 
 
-def _matmul_gflops(dtype: "torch.dtype", device: str, size: int = 2048, repeats: int = 10) -> float:
+def matmul_gflops(dtype: "torch.dtype", device: str, size: int = 2048, repeats: int = 10) -> float:
     """Rate of a size x size matrix product."""
     import torch
 

@@ -1,9 +1,11 @@
 """carbseg labels: make pseudo-labels, and look after the stores they are in."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from labelgen.samples import InputError
 from pipeline.commands.options import DefaultCommand, run_options
 
 if TYPE_CHECKING:
@@ -18,8 +20,137 @@ def labels() -> None:
 @labels.command("make")
 @run_options
 @click.option("--split", default="train", show_default=True, help="Split to label.")
-def make(run: "Run", split: str) -> None:
+@click.option("--shard", metavar="I/N", default="1/1", help="Make only the I-th of N parts, as one job of an array.")
+def make(run: "Run", split: str, shard: str) -> None:
     """Make dense pseudo-labels of a split with CLIP; run again to resume."""
     from pipeline.stages import make_labels
 
-    click.echo(repr(make_labels(run, split)))
+    click.echo(repr(make_labels(run, split, _part(shard))))
+
+
+@labels.command()
+@click.argument("store")
+def info(store: str) -> None:
+    """Say what is in the STORE (folder or URL) and what made it."""
+    import json
+
+    from labelgen.store import PseudoLabelStore
+
+    opened = PseudoLabelStore.open(store)
+    click.echo(repr(opened))
+    click.echo(f"{'array':18} {'shape':28} {'type':8} axes")
+    for name, shape, dtype, axes in opened.arrays():
+        click.echo(f"{name:18} {' x '.join(map(str, shape)):28} {dtype:8} {', '.join(axes)}")
+    for name, count in zip(opened.class_names, opened.image_labels.sum(0), strict=True):
+        click.echo(f"  {name:16} in {count} images")
+    about = {key: value for key, value in opened.provenance.items() if key != "classes"}
+    click.echo(json.dumps(about, indent=1, ensure_ascii=False))
+
+
+@labels.command()
+@click.argument("store")
+@click.option("--redo", is_flag=True, help="Take back the markers of damaged shards: 'labels' makes them again.")
+def verify(store: str, redo: bool) -> None:
+    """Check every array of the STORE (folder or URL) against its checksums; say what to make again."""
+    from labelgen.store import PseudoLabelStore
+    from labelgen.verify import verify as check
+    from pipeline.progress import progress
+
+    opened = PseudoLabelStore.open(store, writable=redo)
+    with progress(len(opened), "verifying", "images") as bar:
+        damages = check(opened, bar.update)
+    for damage in damages:
+        names = [opened.image_ids[row] for row in damage.rows]
+        click.echo(f"{names[0]} ... {names[-1]} ({len(names)} images): {damage.reason}")
+        if redo:
+            opened.forget(damage.rows)
+    if damages and not redo:
+        raise InputError(f"{len(damages)} shards are damaged; 'labels verify --redo', then 'labels', makes them again")
+    click.echo(f"{len(damages)} shards to make again" if redo else f"{opened!r}: as written")
+
+
+@labels.command()
+@run_options
+@click.option("--split", default="train", show_default=True, help="Split whose pseudo-labels to score; needs truth.")
+def score(run: "Run", split: str) -> None:
+    """Score pseudo-labels (IoU, precision, recall) and image-level labels against truth, where there is some."""
+    from evaluation.scores import markdown_by_class
+    from labelgen.store import PseudoLabelStore
+    from pipeline.inspection import score_labels
+    from pipeline.progress import progress
+    from pipeline.runs import write_json
+
+    store = PseudoLabelStore.open(run.store_path(split))
+    store.require_complete()
+    samples = run.samples(split, with_truth=True)
+    with progress(len(samples), f"scoring {split}", "images") as bar:
+        matrices, image_labels = score_labels(run.spec, samples, store, bar.update)
+    rows = {view: matrix.scores().as_dict(store.class_names) for view, matrix in matrices.items()}
+    click.echo(f"Pseudo-labels in {store.path} against truth, percent; {len(samples)} images")
+    click.echo(markdown_by_class(rows, store.class_names))
+    right, found = 100 * image_labels.precision, 100 * image_labels.recall
+    click.echo(f"\nimage-level labels: precision {right:.1f}, recall {found:.1f}")
+    file = run.out / f"labels-{split}.json"
+    write_json(file, {"rows": rows, "image_labels": {"precision": right, "recall": found}})
+    click.echo(f"scores in {file}")
+
+
+@labels.command()
+@run_options
+@click.option("--split", default="train", show_default=True, help="Split to show.")
+@click.option("--images", default=8, show_default=True, type=click.IntRange(1), help="How many.")
+def sheet(run: "Run", split: str, images: int) -> None:
+    """Draw a contact sheet: some images with their global, local and fused pseudo-labels."""
+    from labelgen.images import write_png
+    from labelgen.store import PseudoLabelStore
+    from pipeline.inspection import contact_sheet
+
+    store = PseudoLabelStore.open(run.store_path(split))
+    written = [sample for sample in run.samples(split) if not store.missing([sample["image_id"]])]
+    if not written:
+        raise InputError(f"{store.path} holds no image of {split} yet; run 'make pseudolabels' first")
+    file = run.out / "sheets" / f"{split}.png"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_png(file, contact_sheet(run.spec, written, store, images))
+    click.echo(f"contact sheet in {file}")
+
+
+@labels.command()
+@click.argument("store")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--view", type=click.Choice(["global", "local", "fused"]), default="fused", show_default=True)
+def export(store: str, folder: Path, view: str) -> None:
+    """Write the masks of the STORE (folder or URL) into FOLDER as indexed PNGs, for other trainers and tools."""
+    from labelgen.store import PseudoLabelStore
+    from pipeline.inspection import export_masks
+    from pipeline.progress import progress
+
+    opened = PseudoLabelStore.open(store)
+    with progress(len(opened), "exporting", "images") as bar:
+        count = export_masks(opened, folder, view, on_images=bar.update)  # type: ignore[arg-type]
+    click.echo(f"{count} masks in {folder}")
+
+
+@labels.command()
+@click.argument("image", type=click.Path(path_type=Path))
+@run_options
+@click.option("--show", help="Classes that the image shows, with commas between. Default: all.")
+@click.option("--to", "file", type=click.Path(path_type=Path), default="views.png", show_default=True)
+def views(run: "Run", image: Path, show: str | None, file: Path) -> None:
+    """Show what each kind of view sees in one IMAGE (CARB, Fig. 3): original, resized x2, cropped, both."""
+    from labelgen.images import write_png
+    from pipeline.names import look_up
+    from pipeline.stages import view_pictures
+
+    by_name = {name: place for place, name in enumerate(run.spec.classes.names)}
+    names = [name.strip() for name in show.split(",")] if show else list(by_name)
+    write_png(file, view_pictures(run, image, [look_up(by_name, name, "class") for name in names]))
+    click.echo(f"views in {file}")
+
+
+def _part(text: str) -> tuple[int, int]:
+    """(i, n) of "i/n"."""
+    index, slash, count = text.partition("/")
+    if not (slash and index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
+        raise InputError(f"--shard takes I/N with 1 <= I <= N, such as 2/8, got {text!r}")
+    return int(index), int(count)

@@ -28,6 +28,7 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
         data_root: str | None,
         clip: str | None,
         out: str | None,
+        stores: str | None,
         config: str | None,
         settings: tuple[str, ...],
         **others: Any,
@@ -39,7 +40,7 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
         from pipeline.config import load_config
         from pipeline.stages import Run
 
-        run = Run.of(dataset, data_root, clip, out, load_config(dataset, config, settings))
+        run = Run.of(dataset, data_root, clip, out, stores, load_config(dataset, config, settings))
         return command(run=run, **others)
 
     options = [
@@ -47,6 +48,7 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--data-root", help="Its folder. Toy scenes are drawn into data/toy when left out."),
         click.option("--clip", help="CLIP folder or hub id. Default: what OUT was begun with, else the tiny one."),
         click.option("--out", help="Run folder. Default: runs/DATASET."),
+        click.option("--stores", help="Folder or fsspec URL (s3://...) of the pseudo-labels. Default: OUT/labels."),
         click.option("--config", help="TOML file of settings, on top of the data set's preset."),
         click.option(
             "--set", "settings", multiple=True, metavar="NAME=VALUE", help="One setting, e.g. train.steps=100."

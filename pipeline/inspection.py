@@ -1,0 +1,148 @@
+"""Looking at pseudo-labels: scores against truth, contact sheets, exports, and what each kind of view sees.
+
+Shapes: C classes, H W pixels.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluation.confusion import ConfusionMatrix
+from evaluation.overlay import colourise, legend, panel
+from labelgen.images import read_image, write_indexed_png
+from labelgen.samples import ClassSet, InputError, Sample
+from labelgen.store import MaskView, PseudoLabelStore
+from labelgen.views import ViewConfig, merge, to_mask
+from pipeline.datasets import DatasetSpec
+from pipeline.tags import present_classes
+
+if TYPE_CHECKING:
+    import torch
+
+    from labelgen.maskclip import DenseCLIP
+
+PSEUDO_VIEWS: tuple[MaskView, ...] = ("global", "local", "fused")
+Mask = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class ImageLabelScores:
+    """How right the image-level labels are, over all images: shares in 0..1, NaN where nothing was said or there."""
+
+    precision: float
+    recall: float
+
+
+def read_truth(spec: DatasetSpec, sample: Sample, size: tuple[int, int]) -> Mask:
+    """truth_HW of an image of that size. Raises InputError when they differ, or when there is no truth."""
+    if sample["label_path"] is None:
+        raise InputError(f"{sample['image_path']} has no truth to score against")
+    truth_HW = spec.read_truth(sample["label_path"])
+    if truth_HW.shape != size:
+        raise InputError(f"{sample['label_path']} is {truth_HW.shape}, but its image is {size}")
+    return truth_HW
+
+
+def score_labels(
+    spec: DatasetSpec,
+    samples: Sequence[Sample],
+    store: PseudoLabelStore,
+    on_images: Callable[[int], object] = lambda count: None,
+) -> tuple[dict[str, ConfusionMatrix], ImageLabelScores]:
+    """Pseudo-labels of each view against truth, and the image-level labels against the classes that truth shows."""
+    matrices: dict[str, ConfusionMatrix] = {view: ConfusionMatrix(len(spec.classes)) for view in PSEUDO_VIEWS}
+    hits = said = there = 0
+    for sample in samples:
+        image_id = sample["image_id"]
+        truth_HW = read_truth(spec, sample, store.size(image_id))
+        for view in PSEUDO_VIEWS:
+            matrices[view].update(truth_HW, store.mask(image_id, view))
+        labels = set(np.flatnonzero(store.labels_of(image_id)).tolist())
+        present = set(present_classes(truth_HW))
+        hits, said, there = hits + len(labels & present), said + len(labels), there + len(present)
+        on_images(1)
+    nothing = float("nan")
+    return matrices, ImageLabelScores(hits / said if said else nothing, hits / there if there else nothing)
+
+
+def contact_sheet(
+    spec: DatasetSpec, samples: Sequence[Sample], store: PseudoLabelStore, count: int
+) -> NDArray[np.uint8]:
+    """Up to `count` images, evenly spread: image, truth where there is some, global, local and fused pseudo-labels."""
+    palette = spec.classes.palette
+    rows, captions = [], list[str]()
+    for place in np.unique(np.linspace(0, len(samples) - 1, min(count, len(samples))).astype(int)):
+        sample = samples[place]
+        pictures = {"image": read_image(sample["image_path"])}
+        if sample["label_path"] is not None:
+            pictures["truth"] = colourise(spec.read_truth(sample["label_path"]), palette)
+        pictures |= {view: colourise(store.mask(sample["image_id"], view), palette) for view in PSEUDO_VIEWS}
+        rows.append(list(pictures.values()))
+        captions = list(pictures)
+    sheet = panel(rows, captions)
+    return np.concatenate([sheet, legend(spec.classes.names, palette, sheet.shape[1])])
+
+
+def export_masks(
+    store: PseudoLabelStore,
+    folder: Path,
+    view: MaskView,
+    name_of: Callable[[str], str] = lambda image_id: f"{image_id}.png",
+    ids: Sequence[int] | None = None,
+    on_images: Callable[[int], object] = lambda count: None,
+) -> int:
+    """Write the mask of every image as an indexed PNG in the classes' palette; returns how many.
+
+    ids: what to write for each train id (default: the train id itself). 255 stays ignore.
+    """
+    store.require_complete()
+    palette = [tuple(colour) for colour in store.provenance["classes"]["palette"]]
+    table, colours = np.full(256, 255, np.uint8), [(0, 0, 0)] * 256
+    for train_id, colour in enumerate(palette):
+        written = train_id if ids is None else ids[train_id]
+        table[train_id], colours[written] = written, colour
+    for image_id in store.image_ids:
+        path = folder / name_of(image_id)
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise InputError(f"image id {image_id!r} leads out of {folder}; rename the image")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_indexed_png(path, table[store.mask(image_id, view)], colours)
+        on_images(1)
+    return len(store)
+
+
+def compare_views(
+    image_path: Path, dense: "DenseCLIP", text_CD: "torch.Tensor", views: ViewConfig, batch: int
+) -> dict[str, NDArray[np.float32]]:
+    """What CARB's Fig. 3 compares: logits (C, H, W) of (a) the image, (b) resized x2, (c) cropped, (d) both."""
+    from labelgen.label import label, prepare
+
+    name, path = image_path.stem, str(image_path)
+    sample: Sample = {"image_id": name, "image_path": path, "label_path": None, "image_labels": None}
+    plain = replace(views, global_zooms=(1.0, 2.0), local_zooms=(1.0, 1.0), zoom_levels=1)
+    doubled = replace(plain, global_zooms=(1.0,), local_zooms=(2.0, 2.0))
+    images = [prepare(sample, config, dense.patch_px) for config in (plain, doubled)]
+    (original, resized, *cropped), (_, *both) = label(images, dense, text_CD, batch)
+    size = images[0].size
+    whole = (0, 0, *size)
+    boxes = [view.box for view in images[0].views[2:]]
+    return {
+        "(a) original": merge([(whole, original)], *size),
+        "(b) resized x2": merge([(whole, resized)], *size),
+        "(c) cropped": merge(list(zip(boxes, cropped, strict=True)), *size),
+        "(d) cropped and resized x2": merge(list(zip(boxes, both, strict=True)), *size),
+    }
+
+
+def views_panel(
+    image_HW3: NDArray[np.uint8], logits: dict[str, NDArray[np.float32]], classes: ClassSet, present: Sequence[int]
+) -> NDArray[np.uint8]:
+    """The image and the masks of `compare_views` side by side, with a legend."""
+    is_present_C = np.isin(np.arange(len(classes)), present)
+    masks = {caption: colourise(to_mask(maps, is_present_C), classes.palette) for caption, maps in logits.items()}
+    sheet = panel([[image_HW3, *masks.values()]], ["image", *masks])
+    return np.concatenate([sheet, legend(classes.names, classes.palette, sheet.shape[1])])
