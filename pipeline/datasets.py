@@ -192,7 +192,7 @@ DATASETS: dict[str, DatasetSpec] = {
             classes=CAMVID_CLASSES,
             code=LabelCode(ids=CAMVID_IDS, colours=CAMVID_COLOURS),
             how_to_get="get CamVid with 'carbseg datasets fetch camvid DATA_ROOT', or the release of 720 x 960 pixels "
-            "from http://mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid/,",
+            "from http://mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid/",
         ),
         DatasetSpec(
             name="cityscapes",

@@ -64,7 +64,7 @@ class Run:
 
     def samples(self, split: str, *, with_truth: bool | None = None) -> list[Sample]:
         """The split, after drawing the toy scenes if they are asked for and not there."""
-        if self.spec.name == "toy" and not self.data_root.exists():
+        if self.spec.name == "toy" and not any(self.data_root.glob("*")):
             draw_toy(self.data_root)
         return self.spec.list_samples(self.data_root, split, with_truth=with_truth, tags=self.config.tags)
 
