@@ -87,7 +87,8 @@ class DatasetSpec:
         labels file, for images that it does not list from pixel labels; else they are None: unknown.
         Raises InputError for a missing folder, an empty split, a broken labels file, or missing truth.
         """
-        spec, items = self.at(root), self.items(root, split)
+        spec, tags = self.at(root), tags or TagConfig()
+        items = self.items(root, split, needs_labels=bool(with_truth) or (tags.source == "data" and not tags.file))
         if with_truth and split in self.hidden:
             raise InputError(f"the pixel labels of {self.name} {split} are not public; score on another split")
         without = next((item.image for item in items if item.label is None), None)
@@ -101,15 +102,18 @@ class DatasetSpec:
                 "label_path": str(item.label) if keep_truth and item.label is not None else None,
                 "image_labels": present,
             }
-            for item, present in zip(items, spec.image_labels(root, items, tags or TagConfig()), strict=True)
+            for item, present in zip(items, spec.image_labels(root, items, tags), strict=True)
         ]
 
-    def items(self, root: str | Path, split: str) -> list[Item]:
-        """The files of a split; a user's label files that are not there are None. Raises InputError."""
+    def items(self, root: str | Path, split: str, *, needs_labels: bool = True) -> list[Item]:
+        """The files of a split; label files that are not there are None.
+
+        Raises InputError, also for a missing label file if they are needed and images are not the user's own.
+        """
         items = []
         for item in self.files(root, split):
             is_there = item.label is not None and item.label.is_file()
-            if item.label is not None and not is_there and not self.is_users:
+            if item.label is not None and not is_there and needs_labels and not self.is_users:
                 raise InputError(f"{item.image} has no label file {item.label}; image-level labels are derived from it")
             items.append(item if is_there else item._replace(label=None))
         return items
@@ -159,7 +163,7 @@ class DatasetSpec:
         # A file may speak of several splits, so only a name that is in none of them is a mistake.
         known = {name for split in self.splits for item in self._other_items(root, split) for name in _names(item)}
         stranger = next((name for name in tags if name not in known), None)
-        if stranger is not None:
+        if stranger is not None and not self.source:  # what is unpacked may be cut before its images are there
             raise InputError(f"{file} names {stranger!r}, but {root} has no such image; correct the name or remove it")
         return [next((tags[name] for name in _names(item) if name in tags), None) for item in items]
 
@@ -192,7 +196,7 @@ DATASETS: dict[str, DatasetSpec] = {
             classes=CAMVID_CLASSES,
             code=LabelCode(ids=CAMVID_IDS, colours=CAMVID_COLOURS),
             how_to_get="get CamVid with 'carbseg datasets fetch camvid DATA_ROOT', or the release of 720 x 960 pixels "
-            "from http://mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid/,",
+            "from http://mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid/",
         ),
         DatasetSpec(
             name="cityscapes",

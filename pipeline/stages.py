@@ -81,7 +81,7 @@ class Run:
             raise InputError(
                 f"{self.spec.name} needs DATA_ROOT (--data-root): {self.spec.how_to_get} and give its path"
             )
-        if self.spec.name == "toy" and not self.data_root.exists():
+        if self.spec.name == "toy" and not any(self.data_root.glob("*")):
             draw_toy(self.data_root)
         return self.spec.list_samples(self.data_root, split, with_truth=with_truth, tags=self.config.tags)
 

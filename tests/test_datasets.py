@@ -61,6 +61,8 @@ def test_unknown_data_set_names_the_nearest() -> None:
 def test_class_set_must_be_whole() -> None:
     with pytest.raises(InputError, match="got 1 names, 0 prompts and 1 colours"):
         ClassSet(("a",), (), ((0, 0, 0),))
+    with pytest.raises(InputError, match="one category a class or none at all, got 2"):
+        ClassSet(("a",), (("a",),), ((0, 0, 0),), ("flat", "sky"))
 
 
 def test_eleven_camvid_classes_in_order() -> None:

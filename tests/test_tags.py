@@ -49,6 +49,15 @@ def test_tags_come_from_pixel_labels_a_file_or_nowhere(root: Path) -> None:
         tagged(file="none.csv")
 
 
+def test_label_files_may_be_missing_where_nobody_reads_them(root: Path) -> None:
+    (root / "trainannot" / "a.png").unlink()
+    (row, _) = CAMVID.list_samples(root, "train", tags=TagConfig(source="auto"))
+    assert (row["label_path"], row["image_labels"]) == (None, None)
+    for settings in ({"tags": TagConfig()}, {"tags": TagConfig(source="auto"), "with_truth": True}):
+        with pytest.raises(InputError, match="a.png has no label file"):
+            CAMVID.list_samples(root, "train", **settings)
+
+
 def test_csv_and_json_say_the_same(tmp_path: Path) -> None:
     csv, json = tmp_path / "labels.csv", tmp_path / "labels.json"
     csv.write_text('image,labels\na.jpg,road;traffic light\n"ü,1.jpg",sky road\nc.jpg,traffic light\nd.jpg,\n')

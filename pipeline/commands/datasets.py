@@ -24,7 +24,7 @@ def list_datasets() -> None:
 
     for spec in DATASETS.values():
         classes = "your" if spec.is_users else str(len(spec.classes))
-        click.echo(f"{spec.name:10} {classes:>4} classes; {spec.how_to_get.rstrip(',')}")
+        click.echo(f"{spec.name:10} {classes:>4} classes; {spec.how_to_get}")
 
 
 @datasets.command("draw-toy")
