@@ -10,7 +10,7 @@ DATASET ?= toy
 OPTIONS = --dataset $(DATASET) $(if $(DATA_ROOT),--data-root $(DATA_ROOT)) $(if $(CLIP),--clip $(CLIP)) $(if $(OUT),--out $(OUT)) $(ARGS)
 PACKAGES := pipeline labelgen segtrain evaluation
 
-.PHONY: setup demo data pseudolabels train eval test check format clean
+.PHONY: setup demo data pseudolabels train eval test bench check format clean
 
 setup: $(STAMP)
 
@@ -36,6 +36,9 @@ eval: setup
 
 test: setup
 	$(BIN)/python -m pytest
+
+bench: setup  ## speed and agreement, as Markdown; about ten minutes on two cores
+	$(BIN)/python -m benchmarks.labels
 
 check: setup
 	$(BIN)/ruff check .

@@ -120,3 +120,17 @@ def to_mask(
     mask: NDArray[np.uint8] = filtered.argmax(0).astype(np.uint8)
     mask[np.isnan(logits_CHW[0])] = ignore_index
     return mask
+
+
+def confidence(
+    logits_CHW: NDArray[np.float32], is_present_C: NDArray[np.bool_], temperature: float = 100.0
+) -> NDArray[np.float32]:
+    """(H, W) in 0..1: how far the best class stands out among those present, by softmax (100 is CLIP's temperature).
+
+    NaN where no view looked; 0 where nothing is present.
+    """
+    if not is_present_C.any():
+        return np.zeros(logits_CHW.shape[1:], np.float32)
+    scaled = temperature * logits_CHW[is_present_C]
+    powers = np.exp(scaled - scaled.max(0))
+    return np.asarray(powers.max(0) / powers.sum(0), np.float32)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from labelgen.samples import InputError
-from labelgen.views import View, ViewConfig, global_views, local_views, merge, to_mask
+from labelgen.views import View, ViewConfig, confidence, global_views, local_views, merge, to_mask
 
 
 @pytest.mark.parametrize(("height", "width"), [(720, 960), (1024, 2048), (360, 480), (100, 90), (513, 257)])
@@ -67,3 +67,11 @@ def test_image_without_labels_is_all_ignored_and_so_are_unseen_pixels() -> None:
 def test_bad_settings_name_field_and_value(settings: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         ViewConfig(**settings)
+
+
+def test_confidence_counts_only_classes_that_are_present() -> None:
+    logits = np.log(np.array([[[0.5, 0.2]], [[0.25, 0.2]], [[0.25, 0.6]]], np.float32))
+    everything, first_two = np.array([True] * 3), np.array([True, True, False])
+    np.testing.assert_allclose(confidence(logits, everything, 1), [[0.5, 0.6]], rtol=1e-5)
+    np.testing.assert_allclose(confidence(logits, first_two, 1), [[2 / 3, 0.5]], rtol=1e-5)
+    assert confidence(logits, np.zeros(3, bool)).tolist() == [[0.0, 0.0]]
