@@ -27,9 +27,9 @@ from labelgen.maskclip import DenseCLIP
 from labelgen.samples import Sample
 from labelgen.store import ImageLogits, LocalView, PseudoLabelStore
 from labelgen.views import ViewConfig
+from pipeline.classes import CAMVID_CLASSES
 from pipeline.commands.doctor import matmul_gflops
 from pipeline.commands.options import quiet_libraries
-from pipeline.datasets import CAMVID_CLASSES
 from pipeline.stages import TINY_CLIP
 from pipeline.toy.scenes import driving_scene
 

@@ -39,7 +39,7 @@ class LabelConfig:
     faithful: bool = False  # repeat the slips of the authors' code (DenseCLIP.as_the_authors_ran_it)
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # that CLIP's vision tower computes in
     precision: Precision = "float16"  # of the logits in the store
-    guess_area: float = 0.01  # image-level labels that nobody gave: classes that win this share of the patches
+    guess_area: float = 0.005  # image-level labels that nobody gave: classes that win this share of the patches
     batch: int = 8  # views of one size that CLIP sees at once
     images_per_shard: int = 16
     readers: int = 2  # threads that read images and cut views while CLIP computes

@@ -104,7 +104,9 @@ def image_size(path: str | Path) -> tuple[int, int]:
 
     try:
         with Image.open(path) as image:
-            turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+            exif = Image.Exif()
+            exif.load(image.info.get("exif", b""))  # image.getexif() decodes a whole PNG
+            turned = exif.get(ExifTags.Base.Orientation, 1) >= 5
             return (image.width, image.height) if turned else (image.height, image.width)
     except UnidentifiedImageError as error:
         raise InputError(f"{path} cannot be read as an image; replace the file or take it out of the split") from error

@@ -199,7 +199,7 @@ def _shown(
     unknown = sum(present is None for present in labels)
     if unknown and split == TRAIN_SPLIT:
         what = f"{unknown} of {len(items)} images have no image-level labels"
-        findings.append(Finding("warning", what, "list them in labels.csv, or let CLIP guess: tags.source=auto"))
+        findings.append(Finding("warning", what, "list them in labels.csv, or let CLIP guess them: --tags auto"))
     empty = [name for name, count in shown.items() if not count]
     if empty and unknown < len(items):
         hint = "its score will be empty, and nothing can be learned about it here"

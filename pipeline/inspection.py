@@ -17,7 +17,9 @@ from labelgen.images import read_image, write_indexed_png
 from labelgen.samples import ClassSet, InputError, Sample
 from labelgen.store import MaskView, PseudoLabelStore
 from labelgen.views import ViewConfig, merge, to_mask
+from pipeline.classes import CITYSCAPES_ROWS
 from pipeline.datasets import DatasetSpec
+from pipeline.names import look_up
 from pipeline.tags import present_classes
 
 if TYPE_CHECKING:
@@ -97,7 +99,8 @@ def export_masks(
 ) -> int:
     """Write the mask of every image as an indexed PNG in the classes' palette; returns how many.
 
-    ids: what to write for each train id (default: the train id itself). 255 stays ignore.
+    name_of: the file's name, from the image id. ids: what to write for each train id (default: the train id itself).
+    255 stays ignore.
     """
     store.require_complete()
     palette = [tuple(colour) for colour in store.provenance["classes"]["palette"]]
@@ -113,6 +116,21 @@ def export_masks(
         write_indexed_png(path, table[store.mask(image_id, view)], colours)
         on_images(1)
     return len(store)
+
+
+CITYSCAPES_NAMES = {"tree": "vegetation", "grass": "terrain", "pedestrian": "person", "bicyclist": "rider"}
+CITYSCAPES_NAMES |= {"sign": "traffic sign"}
+
+
+def cityscapes_ids(class_names: Sequence[str]) -> list[int]:
+    """Cityscapes' label id of each class, by its name or by what CamVid calls it. Raises InputError for another one."""
+    ids = {row.name: row.raw_id for row in CITYSCAPES_ROWS}
+    return [look_up(ids, CITYSCAPES_NAMES.get(name, name), "class of Cityscapes") for name in class_names]
+
+
+def cityscapes_name(image_id: str) -> str:
+    """Where Cityscapes' tools look for the labels of an image: CITY/ID_gtFine_labelIds.png."""
+    return f"{image_id.partition('_')[0]}/{image_id}_gtFine_labelIds.png"
 
 
 def compare_views(

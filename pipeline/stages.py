@@ -104,8 +104,7 @@ def make_labels(run: Run, split: str, part: tuple[int, int] = (1, 1)) -> PseudoL
     unknown = next((sample["image_id"] for sample in samples if sample["image_labels"] is None), None)
     if unknown is not None and run.config.tags.source != "auto":
         raise InputError(
-            f"{unknown} has no image-level labels; give a labels file, or let CLIP guess them with "
-            "--set tags.source=auto"
+            f"{unknown} has no image-level labels; give a labels file, or let CLIP guess them with --tags auto"
         )
     from accelerate import PartialState
 
@@ -123,7 +122,12 @@ def make_labels(run: Run, split: str, part: tuple[int, int] = (1, 1)) -> PseudoL
             run.store_path(split),
             run.config.labels,
             like=PseudoLabelStore.open(trained_on) if split != TRAIN_SPLIT and store_exists(trained_on) else None,
-            about={"dataset": run.spec.name, "split": split, "clip_id": run.clip},
+            about={
+                "dataset": run.spec.name,
+                "split": split,
+                "clip_id": run.clip,
+                "image_labels": {"source": run.config.tags.source, "min_area": run.config.tags.min_area},
+            },
             part=(index - 1) * state.num_processes + state.process_index,
             parts=count * state.num_processes,
             on_images=follow(bar),

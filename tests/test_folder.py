@@ -119,6 +119,4 @@ def test_images_that_nobody_has_described_stop_before_clip_is_loaded(tmp_path: P
     root = own_folder(tmp_path, "a.png")
     done = carbseg("labels", "--dataset", "folder", "--data-root", root, "--out", tmp_path / "out", check=False)
     assert done.returncode == 1
-    assert "a has no image-level labels; give a labels file, or let CLIP guess them with --set tags.source=auto" in (
-        done.stderr
-    )
+    assert "a has no image-level labels; give a labels file, or let CLIP guess them with --tags auto" in (done.stderr)

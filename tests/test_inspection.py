@@ -10,7 +10,11 @@ from nbclient import NotebookClient
 from PIL import Image
 
 from labelgen.images import read_image
-from labelgen.store import PseudoLabelStore
+from labelgen.layout import StoreLayout
+from labelgen.samples import InputError
+from labelgen.store import ImageLogits, LocalView, PseudoLabelStore
+from pipeline.classes import CITYSCAPES_CLASSES, CITYSCAPES_IDS
+from pipeline.inspection import export_masks
 from tests.conftest import ROOT, carbseg
 from tests.test_cli import refused
 
@@ -77,6 +81,28 @@ def test_exported_masks_hold_train_ids_and_show_the_palette(run: tuple[object, .
         assert image.mode == "P"
         np.testing.assert_array_equal(np.array(image), store.mask(store.image_ids[0], "local"))
         assert image.getpalette()[3:6] == list(store.provenance["classes"]["palette"][1])
+
+
+def test_masks_for_cityscapes_tools_have_its_names_and_ids(run: tuple[object, ...], tmp_path: Path) -> None:
+    carbseg("labels", "export", store_of(run), tmp_path, "--layout", "cityscapes")
+    store = PseudoLabelStore.open(store_of(run))
+    mask = store.mask("toy_0001", "fused")
+    with Image.open(tmp_path / "toy" / "toy_0001_gtFine_labelIds.png") as image:
+        exported = np.array(image)
+    assert set(exported[mask == store.class_names.index("road")]) == {7}
+    assert set(exported[mask == store.class_names.index("tree")]) == {21}
+    assert (CITYSCAPES_IDS[7], CITYSCAPES_CLASSES.names[CITYSCAPES_IDS[21]]) == (0, "vegetation")
+
+
+def test_an_image_id_that_leads_out_of_the_folder_is_refused(tmp_path: Path) -> None:
+    layout = StoreLayout(["../a"], np.eye(1, 4, dtype=np.float32), [(1, 1)], (1, 1), 1)
+    store = PseudoLabelStore.create(
+        tmp_path / "s.zarr", layout, {"classes": {"names": ["sky"], "palette": [[0, 0, 0]]}}
+    )
+    whole = np.zeros((1, 1, 1), np.float32)
+    store.write_shard(range(1), [ImageLogits("../a", (4, 4), [0], [whole], [LocalView((0, 0, 4, 4), 1.0, whole)])])
+    with pytest.raises(InputError, match=r"'../a' leads out of .*; rename the image"):
+        export_masks(store, tmp_path / "masks", "global")
 
 
 def test_views_of_one_image_side_by_side(toy_root: Path, clip_folder: Path, tmp_path: Path) -> None:

@@ -83,12 +83,12 @@ def test_a_damaged_store_is_verified_and_mended_by_command(clip_folder: Path, to
     store = tmp_path / "labels" / "train.zarr"
     whole = contents(store)
     assert "10 of 10 images, 11 classes): as written" in carbseg("labels", "verify", store).stdout
-    assert "local_logits       10 x 5 x 11 x 10 x 5 " in carbseg("labels", "info", store).stdout
+    assert "local_logits       10 x 5 x 11 x 20 x 10" in carbseg("labels", "info", store).stdout
     broken = next(p for p in (store / "local_logits" / "c" / "1").rglob("*") if p.is_file())
     broken.write_bytes(broken.read_bytes()[:1000])
     found = carbseg("labels", "verify", store, check=False)
     assert found.returncode == 1
-    assert "0002 ... 0003 (2 images): local_logits" in found.stdout
+    assert "toy_0002 ... toy_0003 (2 images): local_logits" in found.stdout
     assert "1 shards are damaged; 'labels verify --redo', then 'labels', makes them again" in found.stderr
     assert "1 shards to make again" in carbseg("labels", "verify", store, "--redo").stdout
     assert "8 of 10 images" in carbseg("labels", "info", store).stdout

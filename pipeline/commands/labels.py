@@ -89,7 +89,8 @@ def score(run: "Run", split: str) -> None:
     click.echo(f"Pseudo-labels in {store.path} against truth, percent; {len(samples)} images")
     click.echo(markdown_by_class(rows, store.class_names))
     right, found = 100 * image_labels.precision, 100 * image_labels.recall
-    click.echo(f"\nimage-level labels: precision {right:.1f}, recall {found:.1f}")
+    guessed = " (guessed by CLIP)" if store.provenance["image_labels"]["source"] == "auto" else ""
+    click.echo(f"\nimage-level labels{guessed}: precision {right:.1f}, recall {found:.1f}")
     file = run.out / f"labels-{split}.json"
     write_json(file, {"rows": rows, "image_labels": {"precision": right, "recall": found}})
     click.echo(f"scores in {file}")
@@ -119,15 +120,26 @@ def sheet(run: "Run", split: str, images: int) -> None:
 @click.argument("store")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--view", type=click.Choice(["global", "local", "fused"]), default="fused", show_default=True)
-def export(store: str, folder: Path, view: str) -> None:
+@click.option(
+    "--layout",
+    type=click.Choice(["plain", "cityscapes"]),
+    default="plain",
+    show_default=True,
+    help="plain: NAME.png with train ids; cityscapes: CITY/NAME_gtFine_labelIds.png with Cityscapes' label ids.",
+)
+def export(store: str, folder: Path, view: str, layout: str) -> None:
     """Write the masks of the STORE (folder or URL) into FOLDER as indexed PNGs, for other trainers and tools."""
     from labelgen.store import PseudoLabelStore
-    from pipeline.inspection import export_masks
+    from pipeline.inspection import cityscapes_ids, cityscapes_name, export_masks
     from pipeline.progress import progress
 
     opened = PseudoLabelStore.open(store)
     with progress(len(opened), "exporting", "images") as bar:
-        count = export_masks(opened, folder, view, on_images=bar.update)  # type: ignore[arg-type]
+        if layout == "cityscapes":
+            ids = cityscapes_ids(opened.class_names)
+            count = export_masks(opened, folder, view, cityscapes_name, ids, bar.update)  # type: ignore[arg-type]
+        else:
+            count = export_masks(opened, folder, view, on_images=bar.update)  # type: ignore[arg-type]
     click.echo(f"{count} masks in {folder}")
 
 

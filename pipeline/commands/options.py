@@ -1,5 +1,6 @@
 """What several commands share: the options of a stage, quiet libraries, a group with a default command."""
 
+import json
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -30,6 +31,7 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
         out: str | None,
         stores: str | None,
         config: str | None,
+        tags: str | None,
         settings: tuple[str, ...],
         **others: Any,
     ) -> Any:
@@ -40,6 +42,8 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
         from pipeline.config import load_config
         from pipeline.stages import Run
 
+        if tags is not None:
+            settings = (*settings, "tags.source=auto" if tags == "auto" else f"tags.file={json.dumps(tags)}")
         run = Run.of(dataset, data_root, clip, out, stores, load_config(dataset, config, settings))
         return command(run=run, **others)
 
@@ -50,6 +54,7 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--out", help="Run folder. Default: runs/DATASET."),
         click.option("--stores", help="Folder or fsspec URL (s3://...) of the pseudo-labels. Default: OUT/labels."),
         click.option("--config", help="TOML file of settings, on top of the data set's preset."),
+        click.option("--tags", help="Image-level labels: a CSV or JSON file, or 'auto': CLIP guesses them."),
         click.option(
             "--set", "settings", multiple=True, metavar="NAME=VALUE", help="One setting, e.g. train.steps=100."
         ),
