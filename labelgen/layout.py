@@ -6,7 +6,9 @@ shard, D embedding.
 
 import os
 import shutil
+import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
+from zarr.errors import ContainsArrayError, ContainsGroupError
 
 from labelgen.codec import DTYPES, Precision
 from labelgen.prompts import Sentence
@@ -22,6 +25,7 @@ from labelgen.samples import InputError
 
 SCHEMA = 2
 MARKER, CHECKSUM = "is_written", "checksum"
+SETTLE_S = 1.0
 TEXT_ARRAYS = ("text_vectors", "sentence_vectors")  # written at creation; all others by shards
 
 
@@ -93,9 +97,14 @@ def _begin_in_folder(path: Path, layout: StoreLayout, provenance: dict[str, Any]
 def _begin_at_url(path: str, layout: StoreLayout, provenance: dict[str, Any]) -> None:
     """An empty store in place: object stores cannot rename, but what several processes write here is the same."""
     try:
-        group = zarr.open_group(path, mode="a")
-        if "schema" not in group.attrs:
-            _write_layout(group, layout, provenance)
+        while True:
+            with suppress(ContainsArrayError, ContainsGroupError):  # another process was quicker with one of them
+                group = zarr.open_group(path, mode="a")
+                if "schema" in group.attrs:
+                    return
+                _write_layout(group, layout, provenance)
+            # Whoever found no group a moment ago now writes an empty one over our attributes: look again.
+            time.sleep(SETTLE_S)
     except TypeError as error:
         raise InputError(f"{path} was begun with other arrays ({error}); delete it, or choose another OUT") from error
     except (ValueError, ImportError) as error:
