@@ -1,4 +1,4 @@
-# Verbs of carbseg; each sets up what it needs. Variables: DATASET, DATA_ROOT, URL, CLIP, OUT, ARGS.
+# Verbs of carbseg; each sets up what it needs. Variables: DATASET, DATA_ROOT, URL, CLIP, OUT, SEEDS, ARGS.
 
 PYTHON ?= python3
 VENV := .venv
@@ -7,10 +7,11 @@ STAMP := $(VENV)/.installed
 CARBSEG := $(BIN)/python -m pipeline
 
 DATASET ?= toy
+SEEDS ?= 3
 OPTIONS = --dataset $(DATASET) $(if $(DATA_ROOT),--data-root $(DATA_ROOT)) $(if $(CLIP),--clip $(CLIP)) $(if $(OUT),--out $(OUT)) $(ARGS)
 PACKAGES := pipeline labelgen segtrain evaluation
 
-.PHONY: setup demo data pseudolabels train eval test bench check format clean
+.PHONY: setup demo data pseudolabels train eval ablation test bench check format clean
 
 setup: $(STAMP)
 
@@ -33,6 +34,9 @@ train: setup
 
 eval: setup
 	$(CARBSEG) evaluate $(OPTIONS)
+
+ablation: setup  ## the paper's Table 1: every kind of student, SEEDS times
+	$(CARBSEG) ablation $(OPTIONS) --seeds $(SEEDS)
 
 test: setup
 	$(BIN)/python -m pytest

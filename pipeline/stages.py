@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,12 +32,23 @@ from pipeline.runs import MetricsLog, provenance, write_json
 
 if TYPE_CHECKING:
     from labelgen.maskclip import DenseCLIP
+    from segtrain.data import Views
     from segtrain.model import Student
     from segtrain.train import StepResult, TrainConfig
 
 TINY_CLIP = Path(__file__).parent / "toy" / "clip"
 TINY_CLIP_NAME = "tiny"  # in provenance: not where the package happens to be installed
 PANEL_IMAGES = 6
+# The rows of CARB's Table 1, and the upper bound that trains on pixel labels.
+STUDENTS: "dict[str, tuple[Views, bool]]" = {
+    "base": ("base", False),
+    "base+carb": ("base", True),
+    "local": ("local", False),
+    "local+carb": ("local", True),
+    "dual": ("dual", False),
+    "dual+carb": ("dual", True),
+    "truth": ("truth", False),
+}
 
 
 @dataclass(frozen=True)
@@ -158,14 +170,19 @@ def _clip(run: Run) -> "DenseCLIP":
     return load_clip(folder_or_id, run.config.labels, PartialState().device)
 
 
+def _read_truth(spec: DatasetSpec, sample: Sample) -> NDArray[np.uint8]:
+    assert sample["label_path"] is not None
+    return spec.read_truth(sample["label_path"])
+
+
 def student_name(config: "TrainConfig") -> str:
-    """The row of the paper's Table 1 that a configuration is: base, local, base+carb, local+carb."""
+    """The row of the paper's Table 1 that a configuration is: base, local, dual, each with or without +carb; truth."""
     return config.views + ("+carb" if config.carb else "")
 
 
 def train_student(run: Run, config: "TrainConfig") -> Path:
     """Train one student on the cached pseudo-labels; returns its folder. A cut run goes on where it was saved."""
-    samples = run.samples(TRAIN_SPLIT)
+    samples = run.samples(TRAIN_SPLIT, with_truth=True if config.views == "truth" else None)
     PseudoLabelStore.open(run.store_path(TRAIN_SPLIT)).require_complete()
     from accelerate import Accelerator
 
@@ -196,6 +213,9 @@ def train_student(run: Run, config: "TrainConfig") -> Path:
             run.config.augment,
             run.config.student,
             accelerator=accelerator,
+            clip=_clip(run) if config.views == "dual" else None,
+            dual=run.config.labels.views,
+            read_truth=partial(_read_truth, run.spec),
             on_step=on_step,
         )
     if accelerator.is_main_process:
@@ -257,11 +277,7 @@ def run_all(run: Run, split: str, students: Sequence["TrainConfig"]) -> dict[str
 
 def variants(config: "TrainConfig", names: Sequence[str]) -> list["TrainConfig"]:
     """The configuration as each of the named rows ("base", "local+carb", ...). Raises InputError."""
-    known = {
-        f"{views}{suffix}": replace(config, views=views, carb=bool(suffix))
-        for views in ("base", "local")
-        for suffix in ("", "+carb")
-    }
+    known = {name: replace(config, views=views, carb=carb) for name, (views, carb) in STUDENTS.items()}
     return [look_up(known, name, "student") for name in names]
 
 

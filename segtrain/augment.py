@@ -104,6 +104,19 @@ def warp_logits(
     return np.asarray(weights[0] @ logits_Chw @ weights[1].T, np.float32), slices[0], slices[1]
 
 
+def warp_classes(
+    classes_HW: NDArray[np.uint8], geometry: Geometry, rows: int, columns: int, fill: int
+) -> NDArray[np.uint8]:
+    """A class map seen through the geometry on a crop of rows x columns: the nearest pixel, `fill` outside."""
+    places, inside = [], []
+    for positions, side in zip(
+        (geometry.source_rows(rows), geometry.source_columns(columns)), classes_HW.shape, strict=True
+    ):
+        inside.append((positions >= 0) & (positions < side))
+        places.append(np.clip(positions.astype(np.int64), 0, side - 1))
+    return np.where(np.outer(*inside), classes_HW[np.ix_(*places)], np.uint8(fill))
+
+
 def change_colours(rng: np.random.Generator, image_HW3: NDArray[np.uint8], strength: float) -> NDArray[np.uint8]:
     """Random brightness, contrast, saturation and hue, each in half of the calls; uint8 RGB in and out."""
     if strength <= 0:

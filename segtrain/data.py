@@ -4,11 +4,11 @@ Everything random is drawn from (run seed, step, place in the batch), so that an
 run sees what an uninterrupted one sees, and N processes see together what one process sees.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -17,22 +17,46 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from labelgen.images import IMAGENET_MEAN, IMAGENET_STD, normalise, read_image
+from labelgen.label import view_pixels
 from labelgen.samples import IGNORE_INDEX, InputError, Sample
 from labelgen.store import LocalView, PseudoLabelStore
-from labelgen.views import to_mask
-from segtrain.augment import AugmentConfig, Geometry, change_colours, sample_geometry, warp_image, warp_logits
+from labelgen.views import View, ViewConfig, to_mask
+from segtrain.augment import (
+    AugmentConfig,
+    Geometry,
+    change_colours,
+    sample_geometry,
+    warp_classes,
+    warp_image,
+    warp_logits,
+)
 
 FILL = tuple(255 * m for m in IMAGENET_MEAN)  # becomes 0 when normalised
 MIN_VISIBLE = 0.25  # share of a local view that must lie in the crop for the view to be used
 
 
+Views = Literal["base", "local", "dual", "truth"]
+
+
 class TrainBatch(NamedTuple):
-    """Tensors of one step. Pseudo-labels may be coarser than the image (see TrainConfig.loss_stride)."""
+    """Tensors of one step. Pseudo-labels may be coarser than the image (see TrainConfig.loss_stride).
+
+    With dual views the loader's pseudo-labels only say where there is an image (0) and where not (255).
+    """
 
     image_B3HW: Tensor
     global_pseudo_BHW: Tensor
     local_pseudo_BHW: Tensor  # 255 outside the one local view
     is_present_BC: Tensor
+    local_image_B3HW: Tensor | None = None  # the local view itself; local_pseudo_BHW is then of its size
+    clip_global_BHW3: Tensor | None = None  # uint8, for CLIP to look at: the crop, and a local view of it
+    clip_local_BHW3: Tensor | None = None
+    local_box_B4: Tensor | None = None  # where that view is, in pixels of the pseudo-labels
+
+    def to(self, device: torch.device) -> "TrainBatch":
+        """The same on a device."""
+        moved = (None if tensor is None else tensor.to(device, non_blocking=True) for tensor in self)
+        return TrainBatch(*moved)  # type: ignore[arg-type]
 
 
 class Place(NamedTuple):
@@ -62,7 +86,12 @@ class Order:
 
 
 class PseudoLabelledImages(Dataset[TrainBatch]):
-    """Samples of a training split with their logits from a store. Indexed by Place."""
+    """Samples of a training split with their logits from a store. Indexed by Place.
+
+    views: which pseudo-labels (see TrainConfig). local_crops: local views as images of their own. dual: where local
+    views of a crop are drawn from, for CLIP to look at in the training process. read_truth: pixel labels of a sample,
+    for the upper bound that trains on them.
+    """
 
     def __init__(
         self,
@@ -71,8 +100,11 @@ class PseudoLabelledImages(Dataset[TrainBatch]):
         config: AugmentConfig,
         *,
         seed: int,
-        use_local: bool,
+        views: Views,
         loss_stride: int = 1,
+        local_crops: bool = False,
+        dual: ViewConfig | None = None,
+        read_truth: Callable[[Sample], NDArray[np.uint8]] | None = None,
     ) -> None:
         store = PseudoLabelStore.open(store_path)
         absent = store.missing(sample["image_id"] for sample in samples)
@@ -82,7 +114,10 @@ class PseudoLabelledImages(Dataset[TrainBatch]):
                 "run 'make pseudolabels' again to resume"
             )
         self.samples, self.store_path, self.config = list(samples), store_path, config
-        self.seed, self.use_local, self.loss_stride = seed, use_local, loss_stride
+        self.seed, self.views, self.loss_stride, self.local_crops = seed, views, loss_stride, local_crops
+        self.dual, self.read_truth = dual, read_truth
+        self.patch_px = int(store.provenance["clip"]["patch_px"])
+        self.rows, self.columns = (-(-side // loss_stride) for side in (config.crop_height, config.crop_width))
 
     @cached_property
     def _store(self) -> PseudoLabelStore:
@@ -96,26 +131,79 @@ class PseudoLabelledImages(Dataset[TrainBatch]):
         sample = self.samples[place.row]
         rng = np.random.default_rng([self.seed, place.step, place.slot])
         image_HW3 = read_image(sample["image_path"])
-        image_id, size = sample["image_id"], (image_HW3.shape[0], image_HW3.shape[1])
-        if size != self._store.size(image_id):
+        size = image_HW3.shape[0], image_HW3.shape[1]
+        if size != self._store.size(sample["image_id"]):
             raise InputError(f"{sample['image_path']} has changed since its pseudo-labels were made; make them again")
         geometry = sample_geometry(rng, self.config, *size)
-        is_present_C = self._store.labels_of(image_id)
-        rows, columns = (-(-side // self.loss_stride) for side in (self.config.crop_height, self.config.crop_width))
-        whole = LocalView((0, 0, *size), 1.0, self._store.global_logits(image_id))
-        global_pseudo = _pseudo_labels(whole, geometry, is_present_C, rows, columns)
-        local_pseudo = np.full_like(global_pseudo, IGNORE_INDEX)
-        if self.use_local:
-            view = _visible_view(rng, self._store.local_views(image_id), geometry)
-            if view is not None:
-                local_pseudo = _pseudo_labels(view, geometry, is_present_C, rows, columns)
-        coloured = change_colours(rng, warp_image(image_HW3, geometry, FILL), self.config.photometric)
+        is_present_C = self._store.labels_of(sample["image_id"])
+        crop_HW3 = warp_image(image_HW3, geometry, FILL)
+        if self.views == "truth":
+            assert self.read_truth is not None
+            truth_HW = self.read_truth(sample)
+            global_HW = warp_classes(truth_HW, geometry, self.rows, self.columns, IGNORE_INDEX)
+        elif self.views == "dual":
+            everywhere = np.zeros(size, np.uint8)
+            global_HW = warp_classes(everywhere, geometry, self.rows, self.columns, IGNORE_INDEX)
+        else:
+            whole = LocalView((0, 0, *size), 1.0, self._store.global_logits(sample["image_id"]))
+            global_HW = _pseudo_labels(whole, geometry, is_present_C, self.rows, self.columns)
+        others: dict[str, NDArray[Any]] = {}
+        local_HW = np.full_like(global_HW, IGNORE_INDEX)
+        if self.views == "local":
+            views = self._store.local_views(sample["image_id"])
+            if self.local_crops:
+                local_HW, others["local_image_B3HW"] = self._local_crop(rng, image_HW3, views, geometry, is_present_C)
+            elif (view := _visible_view(rng, views, geometry)) is not None:
+                local_HW = _pseudo_labels(view, geometry, is_present_C, self.rows, self.columns)
+        elif self.views == "dual":
+            others = self._for_clip(rng, place, crop_HW3)
         return TrainBatch(
-            torch.from_numpy(normalise(coloured, IMAGENET_MEAN, IMAGENET_STD)),
-            torch.from_numpy(global_pseudo.astype(np.int64)),
-            torch.from_numpy(local_pseudo.astype(np.int64)),
+            torch.from_numpy(_student_pixels(rng, crop_HW3, self.config)),
+            torch.from_numpy(global_HW.astype(np.int64)),
+            torch.from_numpy(local_HW.astype(np.int64)),
             torch.from_numpy(is_present_C),
+            **{name: torch.from_numpy(array) for name, array in others.items()},
         )
+
+    def _local_crop(
+        self,
+        rng: np.random.Generator,
+        image_HW3: NDArray[np.uint8],
+        views: list[LocalView],
+        geometry: Geometry,
+        is_present_C: NDArray[np.bool_],
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """One local view as an image of its own, unscaled, with its pseudo-labels."""
+        view = views[rng.integers(len(views))]
+        y0, x0, y1, x1 = view.box
+        alone = Geometry(1.0, y0, x0, geometry.flip, y1 - y0, x1 - x0)
+        rows, columns = (-(-side // self.loss_stride) for side in (y1 - y0, x1 - x0))
+        pixels_3HW = _student_pixels(rng, warp_image(image_HW3, alone, FILL), self.config)
+        return _pseudo_labels(view, alone, is_present_C, rows, columns), pixels_3HW
+
+    def _for_clip(self, rng: np.random.Generator, place: Place, crop_HW3: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+        """The crop and a random local view of it, resized for CLIP; all local views of a step have one size."""
+        assert self.dual is not None
+        stride, (height, width) = self.loss_stride, crop_HW3.shape[:2]
+        lows, sizes = [], []
+        for side, wanted in ((height, self.dual.local_height), (width, self.dual.local_width)):
+            sizes.append(min(wanted, side) // stride)
+            lows.append(int(rng.integers(0, side // stride - sizes[-1] + 1)))
+        box = np.array([*lows, lows[0] + sizes[0], lows[1] + sizes[1]])
+        zoom = float(np.random.default_rng([self.seed, place.step]).uniform(*self.dual.local_zooms))
+        y0, x0, y1, x1 = (int(v) for v in stride * box)
+        return {
+            "clip_global_BHW3": view_pixels(crop_HW3, View((0, 0, height, width), 1.0), self.patch_px),
+            "clip_local_BHW3": view_pixels(crop_HW3, View((y0, x0, y1, x1), zoom), self.patch_px),
+            "local_box_B4": box,
+        }
+
+
+def _student_pixels(
+    rng: np.random.Generator, image_HW3: NDArray[np.uint8], config: AugmentConfig
+) -> NDArray[np.float32]:
+    """(3, H, W): colours changed, then normalised as ImageNet backbones want it."""
+    return normalise(change_colours(rng, image_HW3, config.photometric), IMAGENET_MEAN, IMAGENET_STD)
 
 
 def _pseudo_labels(
@@ -177,4 +265,5 @@ def batches(
 
 def collate(samples: Sequence[TrainBatch]) -> TrainBatch:
     """Stack samples."""
-    return TrainBatch(*(torch.stack(tensors) for tensors in zip(*samples, strict=True)))
+    stacked = (None if tensors[0] is None else torch.stack(tensors) for tensors in zip(*samples, strict=True))
+    return TrainBatch(*stacked)  # type: ignore[arg-type]

@@ -1,23 +1,29 @@
 """The training loop: warm-up on plain cross-entropy, then CARB; log, checkpoint, resume."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from labelgen.layout import differences
+from labelgen.maskclip import DenseCLIP
 from labelgen.samples import InputError, Sample
 from labelgen.store import PseudoLabelStore
+from labelgen.views import ViewConfig
 from segtrain.augment import AugmentConfig
 from segtrain.carb import RegionBalancer, RegionLosses, region_losses, warmup_loss
-from segtrain.data import Order, PseudoLabelledImages, TrainBatch, batches
+from segtrain.data import Order, PseudoLabelledImages, TrainBatch, Views, batches
 from segtrain.model import Student, StudentConfig
+from segtrain.online import OnlineLabels
 from segtrain.schedule import poly_learning_rate
 
 CHECKPOINT = "checkpoint.pt"
@@ -27,7 +33,10 @@ CHECKPOINT = "checkpoint.pt"
 class TrainConfig:
     """How the student is trained (CARB, "Implementation Detail")."""
 
-    views: Literal["base", "local"] = "local"  # base: global pseudo-labels only; local: cached local views too
+    # base: cached global pseudo-labels; local: cached local views too; dual: CLIP makes both anew for each crop;
+    # truth: pixel labels, the upper bound that the method does without
+    views: Views = "local"
+    local_loss: Literal["slice", "crop"] = "slice"  # on the crop's logits in the view's box (CARB), or the view alone
     carb: bool = True  # False: plain cross-entropy to the end
     fixed_weight: float | None = None  # a constant instead of the adaptive weight w (CARB, Fig. 6b)
     queue: int = 5  # steps that the adaptive weight looks back
@@ -47,8 +56,10 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.views not in ("base", "local"):
-            raise InputError(f"train.views must be base or local, got {self.views!r}")
+        if self.views not in ("base", "local", "dual", "truth"):
+            raise InputError(f"train.views must be base, local, dual or truth, got {self.views!r}")
+        if self.views == "truth" and self.carb:
+            raise InputError("train.views = truth has no noise to balance: set train.carb=false")
         if self.optimizer not in ("sgd", "adamw"):
             raise InputError(f"train.optimizer must be sgd or adamw, got {self.optimizer!r}")
         for name in ("steps", "batch", "queue", "loss_stride", "checkpoint_every"):
@@ -130,14 +141,16 @@ class Trainer:
 
     def loss(self, batch: TrainBatch) -> tuple[Tensor, RegionLosses | None, float | None]:
         """The loss of this step, and in the CARB stage the global view's regions and the weight w."""
-        logits_BChw = self.student(batch.image_B3HW.contiguous(memory_format=torch.channels_last))
-        size = batch.global_pseudo_BHW.shape[-2:]
-        logits_BCHW = F.interpolate(logits_BChw.float(), size=size, mode="bilinear")
-        use_local = self.config.views == "local"
+        logits_BCHW = self._logits(batch.image_B3HW, batch.global_pseudo_BHW)
+        local_BCHW = logits_BCHW
+        use_local = self.config.views in ("local", "dual")
+        if batch.local_image_B3HW is not None:
+            with _statistics_kept(self.student):
+                local_BCHW = self._logits(batch.local_image_B3HW, batch.local_pseudo_BHW)
         if not self.config.carb or self.step < self.config.warmup_steps:
             loss = warmup_loss(logits_BCHW, batch.global_pseudo_BHW)
             if use_local:
-                loss = loss + warmup_loss(logits_BCHW, batch.local_pseudo_BHW)
+                loss = loss + warmup_loss(local_BCHW, batch.local_pseudo_BHW)
             return loss, None, None
         g = region_losses(logits_BCHW, batch.global_pseudo_BHW, batch.is_present_BC)
         # measured on the global view, used for both (CARB, "Adaptive Region Balancing")
@@ -146,9 +159,14 @@ class Trainer:
             w = self.config.fixed_weight
         loss = g.consistent + w * g.inconsistent
         if use_local:
-            l = region_losses(logits_BCHW, batch.local_pseudo_BHW, batch.is_present_BC)  # noqa: E741 (the paper's letter)
+            l = region_losses(local_BCHW, batch.local_pseudo_BHW, batch.is_present_BC)  # noqa: E741 (the paper's letter)
             loss = loss + l.consistent + w * l.inconsistent
         return loss, g, w
+
+    def _logits(self, image_B3HW: Tensor, pseudo_BHW: Tensor) -> Tensor:
+        """The student's logits at the size of the pseudo-labels."""
+        logits_BChw = self.student(image_B3HW.contiguous(memory_format=torch.channels_last))
+        return F.interpolate(logits_BChw.float(), size=pseudo_BHW.shape[-2:], mode="bilinear")
 
     def save(self, folder: Path) -> None:
         """Write the checkpoint whole or not at all. The learning rate and the order follow from the step."""
@@ -187,6 +205,20 @@ class Trainer:
         return RegionLosses(*mean)
 
 
+@contextmanager
+def _statistics_kept(model: nn.Module) -> Iterator[None]:
+    """BatchNorm's running statistics stay as they are: small crops are unlike the images that are predicted later."""
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+
+
 def make_optimizer(config: TrainConfig, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
     """SGD with momentum 0.9 (the paper) or AdamW (small students from scratch)."""
     if config.optimizer == "sgd":
@@ -216,11 +248,16 @@ def train(
     student_config: StudentConfig,
     *,
     accelerator: Accelerator | None = None,
+    clip: DenseCLIP | None = None,
+    dual: ViewConfig | None = None,
+    read_truth: Callable[[Sample], NDArray[np.uint8]] | None = None,
     on_step: Callable[[StepResult], object] = lambda result: None,
 ) -> Student:
     """Train a student on the store's pseudo-labels; checkpoints go to `folder`, from where a cut run goes on.
 
-    Returns the trained student (in evaluation mode, on the CPU).
+    clip, dual: for dual views, the CLIP that the store was made with and where local views are drawn from.
+    read_truth: for the upper bound, the pixel labels of a sample. Returns the trained student (in evaluation mode,
+    on the CPU).
     """
     accelerator = accelerator or Accelerator()
     if config.batch % accelerator.num_processes:
@@ -246,9 +283,13 @@ def train(
         store_path,
         augment,
         seed=config.seed,
-        use_local=config.views == "local",
+        views=config.views,
         loss_stride=config.loss_stride,
+        local_crops=config.local_loss == "crop",
+        dual=dual,
+        read_truth=read_truth,
     )
+    online = OnlineLabels(clip, torch.from_numpy(store.text_vectors)) if clip is not None else None
     order = Order(len(samples), config.batch, config.seed)
     loader = batches(
         images,
@@ -261,8 +302,8 @@ def train(
     )
     trainer.student.train()
     for batch in loader:
-        result = trainer.train_step(TrainBatch(*(tensor.to(accelerator.device) for tensor in batch)))
-        on_step(result)
+        batch = batch.to(accelerator.device)
+        on_step(trainer.train_step(batch if online is None else online.relabel(batch)))
         if trainer.step % config.checkpoint_every == 0 or trainer.step == config.steps:
             trainer.save(folder)
     student: Student = accelerator.unwrap_model(trainer.student)

@@ -29,7 +29,7 @@ ORDER = {
         "generate",
     ],
     "evaluation": ["scores", "confusion", "overlay"],
-    "segtrain": ["carb", "augment", "data", "model", "schedule", "train", "predict"],
+    "segtrain": ["carb", "augment", "data", "online", "model", "schedule", "train", "predict"],
     "pipeline": [
         "names",
         "tags",
@@ -46,6 +46,7 @@ ORDER = {
         "fetch",
         "inspection",
         "stages",
+        "ablation",
         "commands",
         "cli",
         "__main__",

@@ -2,18 +2,23 @@
 
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from numpy.typing import NDArray
 
+from labelgen.maskclip import DenseCLIP
 from labelgen.samples import InputError, Sample
 from labelgen.store import PseudoLabelStore
+from labelgen.views import ViewConfig
 from pipeline.datasets import DATASETS
 from segtrain.augment import AugmentConfig
-from segtrain.data import Order, PseudoLabelledImages, batches, collate
+from segtrain.data import Order, Place, PseudoLabelledImages, TrainBatch, Views, batches, collate
 from segtrain.model import Student, StudentConfig, load_student, save_student
+from segtrain.online import OnlineLabels
 from segtrain.predict import predict
 from segtrain.schedule import poly_learning_rate
 from segtrain.train import StepResult, TrainConfig, Trainer, saved_step, train
@@ -45,8 +50,8 @@ def samples(toy_root: Path) -> list[Sample]:
     return DATASETS["toy"].list_samples(toy_root, "train")
 
 
-def images(samples: list[Sample], store_path: Path, *, use_local: bool = True) -> PseudoLabelledImages:
-    return PseudoLabelledImages(samples, store_path, AUGMENT, seed=0, use_local=use_local, loss_stride=2)
+def images(samples: list[Sample], store_path: Path, *, views: Views = "local", **others: Any) -> PseudoLabelledImages:
+    return PseudoLabelledImages(samples, store_path, AUGMENT, seed=0, views=views, loss_stride=2, **others)
 
 
 def test_order_shows_every_image_once_an_epoch_and_shuffles_anew() -> None:
@@ -75,7 +80,9 @@ def test_worker_processes_load_the_same_samples(samples: list[Sample], store_pat
     PseudoLabelStore.open(store_path).mask(samples[0]["image_id"])  # the parent has read: a forked worker could hang
     loaded = [list(batches(images(samples, store_path), order, 0, 2, workers=w, rank=0, ranks=1)) for w in (0, 1)]
     for here, there in zip(*loaded, strict=True):
-        assert all(torch.equal(a, b) for a, b in zip(here, there, strict=True))
+        for name, a, b in zip(TrainBatch._fields, here, there, strict=True):
+            assert (a is None) == (b is None), name
+            assert a is None or torch.equal(a, b), name
 
 
 def test_pseudo_labels_hold_only_present_classes_and_the_local_view_only_its_box(
@@ -92,8 +99,82 @@ def test_pseudo_labels_hold_only_present_classes_and_the_local_view_only_its_box
         visible = sample.local_pseudo_BHW != 255
         assert visible.any()
         assert visible.sum() < visible.numel()
-    base = images(samples, store_path, use_local=False)[place]
+    base = images(samples, store_path, views="base")[place]
     assert (base.local_pseudo_BHW == 255).all()
+
+
+PLAIN = AugmentConfig(crop_height=160, crop_width=320, scales=(1.0, 1.0), flip=0.0, photometric=0.0)
+SMALL_VIEWS = ViewConfig(local_height=64, local_width=48, local_zooms=(1.0, 1.5))
+
+
+def dual_images(samples: list[Sample], store_path: Path, augment: AugmentConfig) -> PseudoLabelledImages:
+    return PseudoLabelledImages(samples, store_path, augment, seed=0, views="dual", dual=SMALL_VIEWS)
+
+
+def test_clip_in_the_training_process_says_what_it_said_in_the_cache(
+    samples: list[Sample], store_path: Path, clip_folder: Path
+) -> None:
+    """On a crop that is the whole image, dual views' global pseudo-labels are the cached ones."""
+    store = PseudoLabelStore.open(store_path)
+    online = OnlineLabels(DenseCLIP.from_pretrained(clip_folder), torch.from_numpy(store.text_vectors))
+    data = dual_images(samples, store_path, PLAIN)
+    batch = online.relabel(collate([data[Place(0, slot, slot)] for slot in range(2)]))
+    for pseudo_HW, sample in zip(batch.global_pseudo_BHW, samples, strict=False):
+        same = pseudo_HW.numpy() == store.mask(sample["image_id"])
+        assert same.mean() > 0.99  # float16 in the store
+
+
+def test_dual_views_stay_in_their_box_and_off_the_void(
+    samples: list[Sample], store_path: Path, clip_folder: Path
+) -> None:
+    online = OnlineLabels(DenseCLIP.from_pretrained(clip_folder), torch.randn(11, 128))
+    half = replace(PLAIN, scales=(0.5, 0.5))  # the image fills a quarter of the crop
+    data = dual_images(samples, store_path, half)
+    batch = online.relabel(collate([data[Place(3, slot, slot)] for slot in range(2)]))
+    assert batch.local_box_B4 is not None
+    for global_HW, local_HW, box in zip(
+        batch.global_pseudo_BHW, batch.local_pseudo_BHW, batch.local_box_B4.tolist(), strict=True
+    ):
+        assert (global_HW[:80, :160] != 255).all()
+        assert (global_HW[80:] == 255).all()
+        y0, x0, y1, x1 = box
+        assert (y1 - y0, x1 - x0) == (64, 48)
+        inside = torch.zeros_like(local_HW, dtype=torch.bool)
+        inside[y0:y1, x0:x1] = True
+        inside &= global_HW != 255
+        assert torch.equal(local_HW != 255, inside)
+
+
+def test_truth_as_upper_bound_is_warped_with_the_image(store_path: Path, toy_root: Path) -> None:
+    with_truth = DATASETS["toy"].list_samples(toy_root, "train", with_truth=True)
+
+    def read(sample: Sample) -> NDArray[np.uint8]:
+        return DATASETS["toy"].read_truth(str(sample["label_path"]))
+
+    data = PseudoLabelledImages(with_truth, store_path, PLAIN, seed=0, views="truth", read_truth=read)
+    np.testing.assert_array_equal(data[Place(0, 0, 4)].global_pseudo_BHW, read(with_truth[4]))
+    turned = replace(PLAIN, flip=1.0)
+    data = PseudoLabelledImages(with_truth, store_path, turned, seed=0, views="truth", read_truth=read)
+    np.testing.assert_array_equal(data[Place(0, 0, 4)].global_pseudo_BHW, read(with_truth[4])[:, ::-1])
+
+
+def test_local_views_as_images_of_their_own_leave_the_statistics_alone(samples: list[Sample], store_path: Path) -> None:
+    data = images(samples, store_path, local_crops=True)
+    batch = collate([data[Place(0, slot, slot)] for slot in range(2)])
+    assert batch.local_image_B3HW is not None
+    assert batch.local_image_B3HW.shape[2:] == tuple(2 * side for side in batch.local_pseudo_BHW.shape[1:])
+    trainer = Trainer(Student(STUDENT, torch.randn(11, 8)), CONFIG, Accelerator())
+    start = {name: value.clone() for name, value in trainer.student.state_dict().items()}
+
+    def statistics_after(some: TrainBatch) -> dict[str, torch.Tensor]:
+        trainer.student.load_state_dict(start)
+        trainer.loss(some)
+        return {name: b.clone() for name, b in trainer.student.named_buffers() if "running" in name}
+
+    alone = batch._replace(local_image_B3HW=None, local_pseudo_BHW=batch.global_pseudo_BHW)
+    with_view, without = statistics_after(batch), statistics_after(alone)
+    assert all(torch.equal(with_view[name], without[name]) for name in without)
+    assert not torch.equal(without["backbone.stem.0.1.running_mean"], start["backbone.stem.0.1.running_mean"])
 
 
 def test_images_without_pseudo_labels_stop_the_run(samples: list[Sample], store_path: Path) -> None:

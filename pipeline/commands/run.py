@@ -52,6 +52,25 @@ def run(run: "Run", split: str, students: str) -> None:
 
 
 @click.command()
+@run_options
+@click.option("--split", help="Split with truth to score on. Default: test, or val where test is not public.")
+@click.option("--seeds", default=3, show_default=True, type=click.IntRange(1), help="How often to train each student.")
+@click.option("--students", help="Which, with commas between. Default: the rows of CARB's Table 1, and truth.")
+def ablation(run: "Run", split: str | None, seeds: int, students: str | None) -> None:
+    """Train every kind of student for several seeds; print mean and spread (CARB, Table 1). Run again to resume."""
+    from pipeline.ablation import ablation as compare
+    from pipeline.ablation import as_markdown
+    from pipeline.stages import STUDENTS
+
+    names = [name.strip() for name in students.split(",")] if students else list(STUDENTS)
+    split = split or ("test" if "test" in run.spec.splits and "test" not in run.spec.hidden else "val")
+    result = compare(run, split, names, seeds)
+    click.echo(f"\nIoU in percent on {run.spec.name} {split}, mean and standard deviation of {seeds} seeds")
+    click.echo(as_markdown(result))
+    click.echo(f"\nscores in {run.out / 'ablation.json'}")
+
+
+@click.command()
 @click.argument("student", type=click.Path(path_type=Path))
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the class maps.")
