@@ -15,7 +15,7 @@ from pipeline.names import look_up
 from pipeline.tags import TagConfig
 from segtrain.augment import AugmentConfig
 from segtrain.model import StudentConfig
-from segtrain.train import TrainConfig
+from segtrain.trainer import TrainConfig
 
 PRESETS = Path(__file__).parent / "presets"
 T = TypeVar("T")

@@ -41,7 +41,10 @@ def provenance(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 class MetricsLog:
-    """metrics.jsonl: one JSON object a line. Lines after `step` are dropped when a cut run goes on from there."""
+    """metrics.jsonl, one JSON object a line, and the same for TensorBoard in the folder tensorboard/.
+
+    What comes after `step` is dropped when a cut run goes on from there.
+    """
 
     def __init__(self, path: Path, step: int = 0) -> None:
         kept = []
@@ -51,8 +54,19 @@ class MetricsLog:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(kept), encoding="utf-8")
         self._path = path
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._board: Any = SummaryWriter(path.parent / "tensorboard", purge_step=step + 1)
 
     def write(self, values: dict[str, Any]) -> None:
         """Append one line."""
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
+        for name, value in values.items():
+            if name != "step" and value is not None:
+                self._board.add_scalar(name, value, values["step"])
+
+    def read(self) -> list[dict[str, Any]]:
+        """All lines; what TensorBoard should know is on disk then."""
+        self._board.flush()
+        return [json.loads(line) for line in self._path.read_text(encoding="utf-8").splitlines()]

@@ -6,6 +6,7 @@ OUT/metrics.json         scores, OUT/panels/*.png pictures, OUT/run.json what th
 """
 
 import re
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from evaluation.confusion import ConfusionMatrix
 from evaluation.overlay import agreement, colourise, panel
+from evaluation.plots import plot_regions
 from labelgen.images import read_image, write_png
 from labelgen.layout import store_exists
 from labelgen.samples import InputError, Sample
@@ -31,10 +33,11 @@ from pipeline.progress import follow, progress
 from pipeline.runs import MetricsLog, provenance, write_json
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from labelgen.maskclip import DenseCLIP
     from segtrain.data import Views
-    from segtrain.model import Student
-    from segtrain.train import StepResult, TrainConfig
+    from segtrain.trainer import StepResult, TrainConfig
 
 TINY_CLIP = Path(__file__).parent / "toy" / "clip"
 TINY_CLIP_NAME = "tiny"  # in provenance: not where the package happens to be installed
@@ -183,46 +186,70 @@ def student_name(config: "TrainConfig") -> str:
 def train_student(run: Run, config: "TrainConfig") -> Path:
     """Train one student on the cached pseudo-labels; returns its folder. A cut run goes on where it was saved."""
     samples = run.samples(TRAIN_SPLIT, with_truth=True if config.views == "truth" else None)
+    val = run.samples("val", with_truth=True) if config.validate_every else []
     PseudoLabelStore.open(run.store_path(TRAIN_SPLIT)).require_complete()
     from accelerate import Accelerator
 
     from segtrain.model import save_student
-    from segtrain.train import saved_step, train
+    from segtrain.train import StoppedError, train
+    from segtrain.trainer import saved_step
 
     name = student_name(config)
     folder = run.out / name
     start = saved_step(folder)
-    accelerator = Accelerator()
-    about = {"classes": asdict(run.spec.classes), "run": provenance(run.settings() | {"train": asdict(config)})}
+    accelerator = Accelerator(mixed_precision=config.mixed_precision)
+    about = provenance(run.settings() | {"train": asdict(config)})
     log = MetricsLog(folder / "metrics.jsonl", start) if accelerator.is_main_process else None
     with progress(config.steps, f"training {name}", "steps", shown=accelerator.is_main_process) as bar:
         bar.update(start)
 
         def on_step(result: "StepResult") -> None:
             bar.update()
-            if log is not None and (result.step % 10 == 0 or result.step == config.steps):
+            if log is not None and (result.step % 10 == 0 or result.step == config.steps or result.val_miou):
                 log.write(asdict(result))
                 shown = {"loss": result.loss, "w": result.weight, "agreed": result.agreed}
-                bar.set_postfix({k: f"{v:.3f}" for k, v in shown.items() if v is not None}, refresh=False)
+                texts = {name: f"{value:.3f}" for name, value in shown.items() if value is not None}
+                if rate := bar.format_dict["rate"]:
+                    texts["images/s"] = f"{rate * config.batch:.1f}"
+                bar.set_postfix(texts, refresh=False)
 
-        student = train(
-            samples,
-            run.store_path(TRAIN_SPLIT),
-            folder,
-            config,
-            run.config.augment,
-            run.config.student,
-            accelerator=accelerator,
-            clip=_clip(run) if config.views == "dual" else None,
-            dual=run.config.labels.views,
-            read_truth=partial(_read_truth, run.spec),
-            on_step=on_step,
-        )
-    if accelerator.is_main_process:
-        write_json(folder / "run.json", about["run"])
+        try:
+            student = train(
+                samples,
+                run.spec.classes,
+                run.store_path(TRAIN_SPLIT),
+                folder,
+                config,
+                run.config.augment,
+                run.config.student,
+                accelerator=accelerator,
+                clip=_clip(run) if config.views == "dual" else None,
+                dual=run.config.labels.views,
+                read_truth=partial(_read_truth, run.spec),
+                validate=partial(_miou, run.spec, val),
+                on_step=on_step,
+                on_best=lambda best, score: save_student(best, folder / "best", about | {"val_miou": score}),
+            )
+        except StoppedError as stop:
+            bar.write(f"{stop.message}; give the same command again to go on", file=sys.stderr)
+            raise
+    if log is not None:
+        write_json(folder / "run.json", about)
         save_student(student, folder / "student", about)
+        plot_regions(log.read(), folder / "regions.png")
     accelerator.wait_for_everyone()
     return folder
+
+
+def _miou(spec: DatasetSpec, samples: Sequence[Sample], student: "PreTrainedModel") -> float:
+    """MIoU of a student in percent."""
+    from segtrain.predict import predict
+
+    matrix = ConfusionMatrix(len(spec.classes))
+    for sample in samples:
+        image_HW3 = read_image(sample["image_path"])
+        matrix.update(read_truth(spec, sample, (image_HW3.shape[0], image_HW3.shape[1])), predict(student, image_HW3))
+    return 100 * matrix.scores().miou
 
 
 def evaluate(run: Run, split: str, students: Sequence[str] | None = None) -> dict[str, Any]:
@@ -231,10 +258,13 @@ def evaluate(run: Run, split: str, students: Sequence[str] | None = None) -> dic
     Returns what metrics.json holds. The pseudo-labels of the split are made first where they are missing.
     """
     samples = run.samples(split, with_truth=True)
+    from accelerate import PartialState
+
     from segtrain.model import load_student
 
     folders = {name: run.out / name for name in students} if students is not None else _trained(run.out)
-    models = {f"student {name}": load_student(folder / "student")[0] for name, folder in folders.items()}
+    device = PartialState().device
+    models = {f"student {name}": load_student(folder / "student").to(device) for name, folder in folders.items()}
     store = make_labels(run, split)
     classes = run.spec.classes
     matrices = {f"pseudo-labels {view}": ConfusionMatrix(len(classes)) for view in PSEUDO_VIEWS}
@@ -292,7 +322,7 @@ def _trained(out: Path) -> dict[str, Path]:
 
 
 def _class_maps(
-    spec: DatasetSpec, sample: Sample, store: PseudoLabelStore, models: "dict[str, Student]"
+    spec: DatasetSpec, sample: Sample, store: PseudoLabelStore, models: "dict[str, PreTrainedModel]"
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], dict[str, NDArray[np.uint8]]]:
     """Image, truth, and a class map per row of the table; all in the image's size."""
     from segtrain.predict import predict

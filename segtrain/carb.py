@@ -29,7 +29,8 @@ class RegionLosses(NamedTuple):
 def warmup_loss(logits_BCHW: Tensor, pseudo_BHW: Tensor, ignore_index: int = IGNORE_INDEX) -> Tensor:
     """Mean cross-entropy over the valid pixels (Eqs. 2, 3): a scalar, 0 (not NaN) when there are none."""
     loss_BHW = F.cross_entropy(logits_BCHW, pseudo_BHW, ignore_index=ignore_index, reduction="none")
-    return _mean(loss_BHW, pseudo_BHW != ignore_index)
+    valid_BHW = pseudo_BHW != ignore_index
+    return _mean(loss_BHW, valid_BHW, valid_BHW)
 
 
 def split_by_agreement(
@@ -42,18 +43,27 @@ def split_by_agreement(
 
 
 def region_losses(
-    logits_BCHW: Tensor, pseudo_BHW: Tensor, is_present_BC: Tensor, ignore_index: int = IGNORE_INDEX
+    logits_BCHW: Tensor,
+    pseudo_BHW: Tensor,
+    is_present_BC: Tensor,
+    ignore_index: int = IGNORE_INDEX,
+    *,
+    over_all: bool = False,
 ) -> RegionLosses:
-    """Losses of both regions, where the student's prediction S is its best class among those in the image."""
+    """Losses of both regions, where the student's prediction S is its best class among those in the image.
+
+    over_all: divide by all valid pixels instead of by each region's own, so that a small region weighs less.
+    """
     with torch.no_grad():
         absent_BC11 = ~is_present_BC.bool()[:, :, None, None]
         predicted_BHW = logits_BCHW.masked_fill(absent_BC11, -math.inf).argmax(1)
         consistent_BHW, inconsistent_BHW = split_by_agreement(pseudo_BHW, predicted_BHW, ignore_index)
         valid = (consistent_BHW.sum() + inconsistent_BHW.sum()).clamp(min=1)
     loss_BHW = F.cross_entropy(logits_BCHW, pseudo_BHW, ignore_index=ignore_index, reduction="none")
+    counted_c, counted_i = (consistent_BHW | inconsistent_BHW,) * 2 if over_all else (consistent_BHW, inconsistent_BHW)
     return RegionLosses(
-        consistent=_mean(loss_BHW, consistent_BHW),
-        inconsistent=_mean(loss_BHW, inconsistent_BHW),
+        consistent=_mean(loss_BHW, consistent_BHW, counted_c),
+        inconsistent=_mean(loss_BHW, inconsistent_BHW, counted_i),
         consistent_area=consistent_BHW.sum() / valid,
         inconsistent_area=inconsistent_BHW.sum() / valid,
     )
@@ -94,5 +104,5 @@ class RegionBalancer:
             queue.extend(values)
 
 
-def _mean(loss_BHW: Tensor, region_BHW: Tensor) -> Tensor:
-    return (loss_BHW * region_BHW).sum() / region_BHW.sum().clamp(min=1)
+def _mean(loss_BHW: Tensor, region_BHW: Tensor, counted_BHW: Tensor) -> Tensor:
+    return (loss_BHW * region_BHW).sum() / counted_BHW.sum().clamp(min=1)

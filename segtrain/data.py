@@ -58,6 +58,11 @@ class TrainBatch(NamedTuple):
         moved = (None if tensor is None else tensor.to(device, non_blocking=True) for tensor in self)
         return TrainBatch(*moved)  # type: ignore[arg-type]
 
+    def split(self, parts: int) -> list["TrainBatch"]:
+        """The same in equal parts."""
+        chunks = ([None] * parts if tensor is None else tensor.chunk(parts) for tensor in self)
+        return [TrainBatch(*part) for part in zip(*chunks, strict=True)]
+
 
 class Place(NamedTuple):
     """Which image takes which place in which step."""
@@ -88,7 +93,8 @@ class Order:
 class PseudoLabelledImages(Dataset[TrainBatch]):
     """Samples of a training split with their logits from a store. Indexed by Place.
 
-    views: which pseudo-labels (see TrainConfig). local_crops: local views as images of their own. dual: where local
+    views: which pseudo-labels (see TrainConfig). local_crops: local views as images of their own. filter_labels: False
+    lets classes win that the image does not show. dual: where local
     views of a crop are drawn from, for CLIP to look at in the training process. read_truth: pixel labels of a sample,
     for the upper bound that trains on them.
     """
@@ -103,6 +109,7 @@ class PseudoLabelledImages(Dataset[TrainBatch]):
         views: Views,
         loss_stride: int = 1,
         local_crops: bool = False,
+        filter_labels: bool = True,
         dual: ViewConfig | None = None,
         read_truth: Callable[[Sample], NDArray[np.uint8]] | None = None,
     ) -> None:
@@ -115,6 +122,7 @@ class PseudoLabelledImages(Dataset[TrainBatch]):
             )
         self.samples, self.store_path, self.config = list(samples), store_path, config
         self.seed, self.views, self.loss_stride, self.local_crops = seed, views, loss_stride, local_crops
+        self.filter_labels = filter_labels
         self.dual, self.read_truth = dual, read_truth
         self.patch_px = int(store.provenance["clip"]["patch_px"])
         self.rows, self.columns = (-(-side // loss_stride) for side in (config.crop_height, config.crop_width))
@@ -136,6 +144,8 @@ class PseudoLabelledImages(Dataset[TrainBatch]):
             raise InputError(f"{sample['image_path']} has changed since its pseudo-labels were made; make them again")
         geometry = sample_geometry(rng, self.config, *size)
         is_present_C = self._store.labels_of(sample["image_id"])
+        if not self.filter_labels and is_present_C.any():
+            is_present_C = np.ones_like(is_present_C)
         crop_HW3 = warp_image(image_HW3, geometry, FILL)
         if self.views == "truth":
             assert self.read_truth is not None

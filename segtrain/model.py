@@ -1,81 +1,75 @@
-"""The student: a dilated backbone, DeepLab-ASPP and a classifier of fixed CLIP text vectors.
+"""The student: a backbone, DeepLab-ASPP and a classifier of fixed CLIP text vectors, as a Hugging Face model.
 
-Shapes: B batch, C classes, D embedding, H W pixels, h w features.
+Any HF model of `AutoModelForSemanticSegmentation` can take its place. Shapes: B batch, C classes, D embedding, H W
+pixels, h w features.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForSemanticSegmentation, PretrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import SemanticSegmenterOutput
 
-from labelgen.samples import InputError
+from labelgen.samples import ClassSet, InputError
+from segtrain.backbones import RESNET_DEPTHS, DilatedResNet, LightBackbone, conv
+
+RGB = tuple[int, int, int]
+CARD = "README.md"
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudentConfig:
     """Architecture of the student."""
 
-    backbone: Literal["light"] = "light"
+    model: str = ""  # a HF semantic segmentation model (folder or hub id) instead of all below, e.g. nvidia/mit-b0
+    backbone: Literal["light", "resnet50", "resnet101"] = "light"
+    pretrained: str = ""  # ImageNet weights of a ResNet: HF folder or hub id, or a file with mmseg's names
+    deep_stem: bool = False  # ResNet-v1c, as mmseg's weights want it
     width: int = 16  # channels of the light backbone's first convolution
-    aspp_channels: int = 32
-    aspp_rates: tuple[int, ...] = (1, 3, 6, 9)
+    aspp_channels: int | None = None  # default: 32 on the light backbone, 512 on a ResNet (CARB)
+    aspp_rates: tuple[int, ...] | None = None  # default: 1, 3, 6, 9 on the light backbone, 6, 12, 18, 24 on a ResNet
     classifier: Literal["text", "linear"] = "text"
 
     def __post_init__(self) -> None:
-        if self.backbone != "light":
-            raise InputError(f"student.backbone must be light, got {self.backbone!r}")
+        if self.backbone not in ("light", *RESNET_DEPTHS):
+            raise InputError(f"student.backbone must be light, {' or '.join(RESNET_DEPTHS)}, got {self.backbone!r}")
         if self.classifier not in ("text", "linear"):
             raise InputError(f"student.classifier must be text or linear, got {self.classifier!r}")
-        if min(self.width, self.aspp_channels) < 1 or not self.aspp_rates:
-            raise InputError("student.width, aspp_channels and aspp_rates must be positive and not empty")
+        if min(self.width, *self.aspp[1], self.aspp[0]) < 1:
+            raise InputError("student.width, aspp_channels and aspp_rates must be positive")
+        if self.pretrained and self.backbone == "light":
+            raise InputError("student.pretrained needs student.backbone=resnet50 or resnet101")
+
+    @property
+    def aspp(self) -> tuple[int, tuple[int, ...]]:
+        """Channels and rates of ASPP, with the backbone's defaults."""
+        light = self.backbone == "light"
+        channels = self.aspp_channels if self.aspp_channels is not None else 32 if light else 512
+        return channels, self.aspp_rates or ((1, 3, 6, 9) if light else (6, 12, 18, 24))
 
 
-def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, dilation: int = 1) -> nn.Sequential:
-    """Convolution, BatchNorm, ReLU; keeps the size but for the stride."""
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel, stride, dilation * (kernel // 2), dilation, bias=False),
-        nn.BatchNorm2d(outputs),
-        nn.ReLU(inplace=True),
-    )
+class CarbsegConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
+    """config.json of a student: architecture, class names (id2label) and palette."""
 
+    model_type = "carbseg-student"
 
-class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int = 1, dilation: int = 1) -> None:
-        super().__init__()
-        self.first = conv(inputs, outputs, 3, stride, dilation)
-        self.second = conv(outputs, outputs, 3, 1, dilation)[:2]  # ReLU comes after the sum
-        same = inputs == outputs and stride == 1
-        self.shortcut = nn.Identity() if same else conv(inputs, outputs, 1, stride)[:2]
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, inputs, H, W) -> (B, outputs, H / stride, W / stride)."""
-        return F.relu(self.second(self.first(x)) + self.shortcut(x))
-
-
-class LightBackbone(nn.Module):
-    """A residual network of 4 blocks that trains from scratch on a CPU: stride 8, and stride 4 for the borders."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.stem = nn.Sequential(conv(3, width, stride=2), ResidualBlock(width, 2 * width, stride=2))
-        self.body = nn.Sequential(
-            ResidualBlock(2 * width, 4 * width, stride=2),
-            ResidualBlock(4 * width, 4 * width, dilation=2),
-            ResidualBlock(4 * width, 4 * width, dilation=2),
-        )
-        self.fine_channels, self.channels = 2 * width, 4 * width
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Fine features at stride 4 and deep features at stride 8."""
-        fine = self.stem(x)
-        return fine, self.body(fine)
+    def __init__(
+        self,
+        student: dict[str, Any] | None = None,
+        embedding_dim: int = 1,
+        palette: Sequence[RGB] = (),
+        **others: Any,
+    ) -> None:
+        self.student = student or asdict(StudentConfig())
+        self.embedding_dim = embedding_dim
+        self.palette = [list(colour) for colour in palette]
+        super().__init__(**others)
 
 
 class ASPP(nn.Module):
@@ -93,11 +87,11 @@ class ASPP(nn.Module):
 class TextClassifier(nn.Module):
     """A 1x1 convolution whose weights are the CLIP text vectors and stay fixed; features are not normalised."""
 
-    def __init__(self, inputs: int, text_CD: Tensor) -> None:
+    def __init__(self, inputs: int, classes: int, embedding_dim: int) -> None:
         super().__init__()
         self.text_CD: Tensor
-        self.project = nn.Conv2d(inputs, text_CD.shape[1], 1)
-        self.register_buffer("text_CD", text_CD.clone())
+        self.project = nn.Conv2d(inputs, embedding_dim, 1)
+        self.register_buffer("text_CD", torch.zeros(classes, embedding_dim))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, h, w) -> logits (B, C, h, w)."""
@@ -107,62 +101,149 @@ class TextClassifier(nn.Module):
         return F.linear(x.permute(0, 2, 3, 1), weight, bias).permute(0, 3, 1, 2)
 
 
-class Student(nn.Module):
-    """Logits (B, C, H / 4, W / 4) of ImageNet-normalised pixels (B, 3, H, W)."""
+class Student(PreTrainedModel):  # type: ignore[no-untyped-call]
+    """Class logits of ImageNet-normalised pixels (B, 3, H, W): at stride 4 with the light backbone, 8 with a ResNet."""
 
-    def __init__(self, config: StudentConfig, text_CD: Tensor) -> None:
-        super().__init__()
-        self.config = config
-        channels = config.aspp_channels
-        self.backbone = LightBackbone(config.width)
-        self.aspp = ASPP(self.backbone.channels, channels, config.aspp_rates)
-        self.fine = conv(self.backbone.fine_channels, channels, 1)
-        self.head = conv(2 * channels, 2 * channels)
-        classifier = TextClassifier if config.classifier == "text" else _linear_classifier
-        self.classifier = classifier(2 * channels, text_CD)
+    config_class = CarbsegConfig
+    main_input_name = "pixel_values"
 
-    def forward(self, pixels_B3HW: Tensor) -> Tensor:
-        """Class logits at stride 4."""
-        fine, deep = self.backbone(pixels_B3HW)
-        deep = F.interpolate(self.aspp(deep), size=fine.shape[-2:], mode="bilinear")
-        logits: Tensor = self.classifier(self.head(torch.cat([deep, self.fine(fine)], 1)))
-        return logits
+    def __init__(self, config: CarbsegConfig) -> None:
+        super().__init__(config)
+        settings, classes = _settings(config), int(config.num_labels or 0)
+        channels, rates = settings.aspp
+        self.backbone: Any = (
+            LightBackbone(settings.width)
+            if settings.backbone == "light"
+            else DilatedResNet(RESNET_DEPTHS[settings.backbone], settings.deep_stem)
+        )
+        self.aspp = ASPP(self.backbone.channels, channels, rates)
+        if self.backbone.fine_channels:
+            self.fine = conv(self.backbone.fine_channels, channels, 1)
+            self.head = conv(2 * channels, 2 * channels)
+            channels = 2 * channels
+        self.classifier = (
+            TextClassifier(channels, classes, config.embedding_dim)
+            if settings.classifier == "text"
+            else nn.Conv2d(channels, classes, 1)
+        )
+        self.post_init()  # type: ignore[no-untyped-call]
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Weights stay as PyTorch's layers begin."""
+
+    def forward(self, pixel_values: Tensor, **_: Any) -> SemanticSegmenterOutput:
+        """Logits (B, C, h, w) in `.logits`."""
+        fine, x = self.backbone(pixel_values)
+        x = self.aspp(x)
+        if fine is not None:
+            x = F.interpolate(x, size=fine.shape[-2:], mode="bilinear")
+            x = self.head(torch.cat([x, self.fine(fine)], 1))
+        return SemanticSegmenterOutput(logits=self.classifier(x))
 
 
-def _linear_classifier(inputs: int, text_CD: Tensor) -> nn.Conv2d:
-    return nn.Conv2d(inputs, text_CD.shape[0], 1)
+AutoConfig.register(CarbsegConfig.model_type, CarbsegConfig)
+AutoModelForSemanticSegmentation.register(CarbsegConfig, Student)
 
 
-def save_student(student: Student, folder: str | Path, about: dict[str, Any]) -> None:
-    """Write model.safetensors and config.json; `about` (classes, run) is kept beside the architecture."""
+def build_student(settings: StudentConfig, classes: ClassSet, text_CD: Tensor) -> PreTrainedModel:
+    """A student to be trained. text_CD: unit text vectors of the classes. Raises InputError for missing weights."""
+    labels = dict(enumerate(classes.names))
+    names: dict[str, Any] = {"id2label": labels, "label2id": {name: i for i, name in labels.items()}}
+    if settings.model:
+        return _hub_student(settings.model, names, classes.palette)
+    student = Student(
+        CarbsegConfig(student=asdict(settings), embedding_dim=text_CD.shape[1], palette=classes.palette, **names)
+    )
+    if isinstance(student.classifier, TextClassifier):
+        student.classifier.text_CD.copy_(text_CD)
+    if settings.pretrained:
+        student.backbone.load_imagenet(settings.pretrained)
+    return student
+
+
+def _hub_student(source: str, names: dict[str, Any], palette: Sequence[RGB]) -> PreTrainedModel:
+    try:
+        model = AutoModelForSemanticSegmentation.from_pretrained(source, ignore_mismatched_sizes=True, **names)
+    except Exception as error:  # missing and broken files raise errors of many kinds
+        raise InputError(
+            f"no semantic segmentation model at {source!r}: give a HF folder, or a hub id such as nvidia/mit-b0 on a "
+            "connected machine"
+        ) from error
+    model.config.palette = [list(colour) for colour in palette]
+    return model  # type: ignore[no-any-return]
+
+
+def _settings(config: CarbsegConfig) -> StudentConfig:
+    rates = config.student["aspp_rates"]
+    return StudentConfig(**config.student | {"aspp_rates": rates and tuple(rates)})
+
+
+def save_student(student: PreTrainedModel, folder: str | Path, about: dict[str, Any]) -> None:
+    """Write a HF model folder: model.safetensors, config.json, and a model card that tells `about` the run.
+
+    The folder is made under another name and renamed: it is whole or not there.
+    """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    state = {name: tensor.contiguous().cpu() for name, tensor in student.state_dict().items()}
-    save_file(state, folder / "model.safetensors.partial")
-    (folder / "model.safetensors.partial").replace(folder / "model.safetensors")
-    text = json.dumps({"student": asdict(student.config)} | about, indent=2)
-    (folder / "config.json").write_text(text + "\n", encoding="utf-8")
+    partial = folder.with_name(folder.name + ".partial")
+    student.save_pretrained(partial)
+    write_card(partial, about)
+    old = folder.with_name(folder.name + ".old")
+    if folder.exists():
+        folder.rename(old)
+    partial.rename(folder)
+    if old.exists():
+        for file in old.iterdir():
+            file.unlink()
+        old.rmdir()
 
 
-def load_student(folder: str | Path) -> tuple[Student, dict[str, Any]]:
-    """The student in evaluation mode, and what was saved about it. Raises InputError if there is none."""
-    folder = Path(folder)
-    if not (folder / "model.safetensors").is_file():
+def write_card(folder: Path, about: dict[str, Any]) -> None:
+    """The model card: what it is, how to load it, what made it."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    text = f"""---
+library_name: transformers
+pipeline_tag: image-segmentation
+tags: [carbseg, semantic-segmentation, weakly-supervised]
+---
+
+# A carbseg student
+
+Trained on dense CLIP pseudo-labels and image-level labels, with CARB (Kim et al., AAAI 2024) where the run says so; no
+pixel labels. Classes: {", ".join(config["id2label"].values())}. Pixels: RGB in 0..1, normalised with ImageNet's mean
+(0.485, 0.456, 0.406) and deviation (0.229, 0.224, 0.225).
+
+```python
+from segtrain.model import load_student
+
+student = load_student("this/folder")  # or AutoModelForSemanticSegmentation.from_pretrained, after importing segtrain
+logits = student(pixel_values).logits  # (B, {len(config["id2label"])}, h, w)
+```
+
+## The run
+
+```json
+{json.dumps(about, indent=1, ensure_ascii=False)}
+```
+"""
+    (folder / CARD).write_text(text, encoding="utf-8")
+
+
+def load_student(folder: str | Path) -> PreTrainedModel:
+    """A student in evaluation mode: one of ours, or any HF semantic segmentation model. Raises InputError.
+
+    Its config has id2label, and palette if it is ours.
+    """
+    if not (Path(folder) / "config.json").is_file():
         raise InputError(f"no trained student in {folder}; train one with 'make train'")
     try:
-        return _load_student(folder)
+        student = AutoModelForSemanticSegmentation.from_pretrained(str(folder))
     except Exception as error:  # broken files raise json's, safetensors' and torch's own errors
         raise InputError(f"the student in {folder} cannot be read; train it again with 'make train'") from error
+    return student.eval()  # type: ignore[no-any-return]
 
 
-def _load_student(folder: Path) -> tuple[Student, dict[str, Any]]:
-    about = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    settings = about.pop("student")
-    config = StudentConfig(**settings | {"aspp_rates": tuple(settings["aspp_rates"])})
-    state = load_file(folder / "model.safetensors")
-    classes, dimensions = len(about["classes"]["names"]), 1
-    if "classifier.text_CD" in state:
-        dimensions = state["classifier.text_CD"].shape[1]
-    student = Student(config, torch.zeros(classes, dimensions))
-    student.load_state_dict(state)
-    return student.eval(), about
+def palette_of(student: PreTrainedModel) -> list[RGB]:
+    """The colours of the classes: the student's own, or greys for a model that has none."""
+    count = int(student.config.num_labels or 0)
+    own = getattr(student.config, "palette", None) or [[255 * i // count] * 3 for i in range(count)]
+    return [(int(r), int(g), int(b)) for r, g, b in own]

@@ -28,8 +28,8 @@ ORDER = {
         "label",
         "generate",
     ],
-    "evaluation": ["scores", "confusion", "overlay"],
-    "segtrain": ["carb", "augment", "data", "online", "model", "schedule", "train", "predict"],
+    "evaluation": ["scores", "confusion", "overlay", "plots"],
+    "segtrain": ["carb", "augment", "data", "online", "backbones", "model", "schedule", "trainer", "train", "predict"],
     "pipeline": [
         "names",
         "tags",

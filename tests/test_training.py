@@ -1,6 +1,6 @@
 """The order of samples, the training loop, resuming."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
+from transformers import PreTrainedModel
 
 from labelgen.maskclip import DenseCLIP
 from labelgen.samples import InputError, Sample
@@ -17,15 +18,16 @@ from labelgen.views import ViewConfig
 from pipeline.datasets import DATASETS
 from segtrain.augment import AugmentConfig
 from segtrain.data import Order, Place, PseudoLabelledImages, TrainBatch, Views, batches, collate
-from segtrain.model import Student, StudentConfig, load_student, save_student
+from segtrain.model import StudentConfig, build_student
 from segtrain.online import OnlineLabels
-from segtrain.predict import predict
 from segtrain.schedule import poly_learning_rate
-from segtrain.train import StepResult, TrainConfig, Trainer, saved_step, train
+from segtrain.train import train
+from segtrain.trainer import StepResult, TrainConfig, Trainer, saved_step
 from tests.conftest import carbseg
 
 AUGMENT = AugmentConfig(crop_height=64, crop_width=96, scales=(0.5, 1.0))
 STUDENT = StudentConfig(width=4, aspp_channels=8)
+CLASSES = DATASETS["toy"].classes
 CONFIG = TrainConfig(
     steps=8,
     warmup_steps=4,
@@ -36,6 +38,10 @@ CONFIG = TrainConfig(
     workers=0,
     checkpoint_every=3,
 )
+
+
+def student(config: StudentConfig = STUDENT) -> PreTrainedModel:
+    return build_student(config, CLASSES, torch.randn(11, 8))
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +169,7 @@ def test_local_views_as_images_of_their_own_leave_the_statistics_alone(samples: 
     batch = collate([data[Place(0, slot, slot)] for slot in range(2)])
     assert batch.local_image_B3HW is not None
     assert batch.local_image_B3HW.shape[2:] == tuple(2 * side for side in batch.local_pseudo_BHW.shape[1:])
-    trainer = Trainer(Student(STUDENT, torch.randn(11, 8)), CONFIG, Accelerator())
+    trainer = Trainer(student(), CONFIG, Accelerator())
     start = {name: value.clone() for name, value in trainer.student.state_dict().items()}
 
     def statistics_after(some: TrainBatch) -> dict[str, torch.Tensor]:
@@ -185,9 +191,9 @@ def test_images_without_pseudo_labels_stop_the_run(samples: list[Sample], store_
 
 def run(
     samples: list[Sample], store_path: Path, folder: Path, config: TrainConfig = CONFIG
-) -> tuple[Student, list[StepResult]]:
+) -> tuple[PreTrainedModel, list[StepResult]]:
     results: list[StepResult] = []
-    student = train(samples, store_path, folder, config, AUGMENT, STUDENT, on_step=results.append)
+    student = train(samples, CLASSES, store_path, folder, config, AUGMENT, STUDENT, on_step=results.append)
     return student, results
 
 
@@ -204,7 +210,7 @@ def test_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
             raise Cut
 
     with pytest.raises(Cut):
-        train(samples, store_path, tmp_path / "cut", CONFIG, AUGMENT, STUDENT, on_step=cut_at_7)
+        train(samples, CLASSES, store_path, tmp_path / "cut", CONFIG, AUGMENT, STUDENT, on_step=cut_at_7)
     assert saved_step(tmp_path / "cut") == 6
     resumed, later_results = run(samples, store_path, tmp_path / "cut")
     assert [r.step for r in later_results] == [7, 8]
@@ -225,7 +231,7 @@ def test_warmup_ends_where_it_should_and_carb_reports_its_regions(
 def test_base_never_uses_local_labels_and_fixed_weight_stays(
     samples: list[Sample], store_path: Path, tmp_path: Path
 ) -> None:
-    trainer = Trainer(Student(STUDENT, torch.randn(11, 8)), replace(CONFIG, views="base", carb=False), Accelerator())
+    trainer = Trainer(student(), replace(CONFIG, views="base", carb=False), Accelerator())
     batch = collate([images(samples, store_path)[place] for place in Order(10, 2, 0).places(0)])
     loss, regions, weight = trainer.loss(batch)
     assert (regions, weight) == (None, None)
@@ -242,7 +248,7 @@ def test_a_batch_without_any_valid_pixel_trains_on(samples: list[Sample], store_
         local_pseudo_BHW=torch.full_like(batch.local_pseudo_BHW, 255),
         is_present_BC=torch.zeros_like(batch.is_present_BC),
     )
-    trainer = Trainer(Student(STUDENT, torch.randn(11, 8)), replace(CONFIG, warmup_steps=1), Accelerator())
+    trainer = Trainer(student(), replace(CONFIG, warmup_steps=1), Accelerator())
     results = [trainer.train_step(batch) for _ in range(3)]
     assert [r.loss for r in results] == [0.0, 0.0, 0.0]
     assert all(torch.isfinite(p).all() for p in trainer.student.parameters())
@@ -250,11 +256,72 @@ def test_a_batch_without_any_valid_pixel_trains_on(samples: list[Sample], store_
 
 def test_a_loss_that_is_not_finite_stops_and_says_what_to_try(samples: list[Sample], store_path: Path) -> None:
     batch = collate([images(samples, store_path)[place] for place in Order(10, 2, 0).places(0)])
-    trainer = Trainer(Student(STUDENT, torch.randn(11, 8)), CONFIG, Accelerator())
+    trainer = Trainer(student(), CONFIG, Accelerator())
     with torch.no_grad():
         next(iter(trainer.student.parameters())).fill_(float("nan"))
-    with pytest.raises(InputError, match="loss is nan at step 0; try a lower train.learning_rate"):
+    with pytest.raises(InputError, match="the loss is nan at step 0"):
         trainer.train_step(batch)
+
+
+def test_the_run_says_on_which_images_the_loss_broke(samples: list[Sample], store_path: Path, tmp_path: Path) -> None:
+    steep = replace(CONFIG, learning_rate=1e30, optimizer="sgd", carb=False)
+    with pytest.raises(
+        InputError, match=r"the loss is (nan|inf) at step \d, on toy_\d+, toy_\d+; look at .* lower train.lear"
+    ):
+        run(samples, store_path, tmp_path, steep)
+
+
+def test_a_batch_in_parts_gives_the_gradient_of_the_whole(samples: list[Sample], store_path: Path) -> None:
+    """BatchNorm sees each part alone, so it is frozen here."""
+    batch = collate([images(samples, store_path)[place] for place in Order(10, 2, 0).places(0)])
+    batch = batch._replace(  # equal numbers of valid pixels in both parts
+        global_pseudo_BHW=torch.zeros_like(batch.global_pseudo_BHW),
+        local_pseudo_BHW=torch.zeros_like(batch.local_pseudo_BHW),
+    )
+    torch.manual_seed(0)
+    start = student().state_dict()
+    gradients = []
+    for parts in (1, 2):
+        trainer = Trainer(student(), replace(CONFIG, accumulate=parts), Accelerator())
+        trainer.student.load_state_dict(start)
+        trainer.student.eval()
+        trainer.train_step(batch)
+        gradients.append([p.grad.clone() for p in trainer.student.parameters() if p.grad is not None])
+    for whole, parts_sum in zip(*gradients, strict=True):
+        torch.testing.assert_close(whole, parts_sum, atol=1e-6, rtol=1e-4)
+
+
+def test_without_label_filtering_absent_classes_may_win(samples: list[Sample], store_path: Path) -> None:
+    absent = ~PseudoLabelStore.open(store_path).image_labels
+    places = [Place(0, slot, slot) for slot in range(10)]
+    free = images(samples, store_path, filter_labels=False)
+    masks = [free[place].global_pseudo_BHW.unique().tolist() for place in places]
+    assert any(absent[row, c] for row, mask in enumerate(masks) for c in mask if c != 255)
+    assert free[places[0]].is_present_BC.all()
+
+
+def test_old_checkpoints_are_removed_and_the_best_student_is_kept(
+    samples: list[Sample], store_path: Path, tmp_path: Path
+) -> None:
+    scores = iter([10.0, 30.0, 20.0, 25.0])
+    best: list[float] = []
+    config = replace(CONFIG, checkpoint_every=2, validate_every=2)
+    results: list[StepResult] = []
+    train(
+        samples,
+        CLASSES,
+        store_path,
+        tmp_path,
+        config,
+        AUGMENT,
+        STUDENT,
+        validate=lambda some: next(scores),
+        on_step=results.append,
+        on_best=lambda some, score: best.append(score),
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-00000006.pt", "checkpoint-00000008.pt"]
+    assert best == [10.0, 30.0]
+    assert [r.val_miou for r in results] == [None, 10.0, None, 30.0, None, 20.0, None, 25.0]
 
 
 def test_checkpoint_of_other_settings_is_refused(samples: list[Sample], store_path: Path, tmp_path: Path) -> None:
@@ -263,40 +330,10 @@ def test_checkpoint_of_other_settings_is_refused(samples: list[Sample], store_pa
     with pytest.raises(InputError, match="trained with train.steps = 2, not 3; delete that folder to start anew"):
         run(samples, store_path, tmp_path, replace(short, steps=3))
     with pytest.raises(InputError, match="trained with student.width = 4, not 5"):
-        train(samples, store_path, tmp_path, short, AUGMENT, replace(STUDENT, width=5))
-    (tmp_path / "checkpoint.pt").write_bytes(b"cut")
-    with pytest.raises(InputError, match=r"checkpoint.pt cannot be read; delete it"):
+        train(samples, CLASSES, store_path, tmp_path, short, AUGMENT, replace(STUDENT, width=5))
+    (tmp_path / "checkpoint-00000002.pt").write_bytes(b"cut")
+    with pytest.raises(InputError, match=r"checkpoint-00000002.pt cannot be read; delete it"):
         run(samples, store_path, tmp_path, short)
-
-
-@pytest.mark.parametrize("classifier", ["text", "linear"])
-def test_saved_student_predicts_the_same_in_the_image_s_size(tmp_path: Path, classifier: str) -> None:
-    torch.manual_seed(0)
-    config = replace(STUDENT, classifier=classifier)
-    student = Student(config, torch.randn(11, 8)).eval()
-    about = {"classes": asdict(DATASETS["toy"].classes)}
-    save_student(student, tmp_path, about)
-    loaded, loaded_about = load_student(tmp_path)
-    image = np.random.default_rng(0).integers(0, 256, (37, 53, 3), np.uint8)
-    assert predict(student, image).shape == (37, 53)
-    np.testing.assert_array_equal(predict(loaded, image), predict(student, image))
-    assert loaded.config == config
-    assert loaded_about["classes"]["names"][0] == "sky"
-    with pytest.raises(InputError, match="no trained student in"):
-        load_student(tmp_path / "nothing")
-    (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(InputError, match="student in .* cannot be read"):
-        load_student(tmp_path)
-
-
-def test_text_classifier_is_a_product_with_fixed_text_vectors() -> None:
-    from segtrain.model import TextClassifier
-
-    classifier = TextClassifier(4, torch.randn(3, 5))
-    features = torch.randn(2, 4, 6, 7)
-    expected = torch.einsum("bdhw,cd->bchw", classifier.project(features), classifier.text_CD)
-    torch.testing.assert_close(classifier(features), expected)
-    assert {name for name, p in classifier.named_parameters()} == {"project.weight", "project.bias"}
 
 
 def test_learning_rate_ramps_up_and_ends_at_its_minimum() -> None:

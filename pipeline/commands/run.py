@@ -78,15 +78,16 @@ def predict(student: Path, images: tuple[Path, ...], out: Path) -> None:
     """Write the class map of each image, as a colour PNG, with the STUDENT folder of a run."""
     from evaluation.overlay import colourise
     from labelgen.images import read_image, write_png
-    from segtrain.model import load_student
+    from segtrain.model import load_student, palette_of
     from segtrain.predict import predict as classes_of
 
-    model, about = load_student(student)
+    model = load_student(student)
+    palette = palette_of(model)
     if len({path.stem for path in images}) < len(images) or out.resolve() in {path.resolve().parent for path in images}:
         raise InputError("class maps are named after their images: give images of different names, and another --out")
     out.mkdir(parents=True, exist_ok=True)
     for path in images:
-        write_png(out / f"{path.stem}.png", colourise(classes_of(model, read_image(path)), about["classes"]["palette"]))
+        write_png(out / f"{path.stem}.png", colourise(classes_of(model, read_image(path)), palette))
     click.echo(f"{len(images)} class maps in {out}")
 
 

@@ -1,0 +1,277 @@
+"""One training step: warm-up on plain cross-entropy, then CARB; and checkpoints that a cut run goes on from.
+
+Shapes: B batch, C classes, H W pixels.
+"""
+
+import contextlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from torch import Tensor, nn
+
+from labelgen.layout import differences
+from labelgen.samples import InputError
+from segtrain.carb import RegionBalancer, RegionLosses, region_losses, warmup_loss
+from segtrain.data import TrainBatch, Views
+from segtrain.schedule import poly_learning_rate
+
+CHECKPOINTS = "checkpoint-*.pt"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How the student is trained (CARB, "Implementation Detail")."""
+
+    # base: cached global pseudo-labels; local: cached local views too; dual: CLIP makes both anew for each crop;
+    # truth: pixel labels, the upper bound that the method does without
+    views: Views = "local"
+    local_loss: Literal["slice", "crop"] = "slice"  # on the crop's logits in the view's box (CARB), or the view alone
+    carb: bool = True  # False: plain cross-entropy to the end
+    fixed_weight: float | None = None  # a constant instead of the adaptive weight w (CARB, Fig. 6b)
+    queue: int = 5  # steps that the adaptive weight looks back
+    coefficient: float = 1.0  # the adaptive weight is multiplied by this
+    region_mean: Literal["region", "all"] = "region"  # losses are means over their own region (CARB), or all pixels
+    filter_labels: bool = True  # False: classes that the image does not show may be pseudo-labels, too
+    steps: int = 30_000
+    warmup_steps: int = 16_000  # plain cross-entropy before CARB
+    batch: int = 8  # images a step, over all processes
+    accumulate: int = 1  # parts that a step's batch is cut into, to save memory; each counts in the queues
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    learning_rate: float = 0.005
+    min_learning_rate: float = 1e-4
+    weight_decay: float = 5e-4
+    poly_power: float = 0.9
+    ramp_steps: int = 0  # linear ramp of the learning rate
+    loss_stride: int = 1  # the loss looks at every n-th pixel
+    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    checkpoint_every: int = 500
+    keep: int = 2  # checkpoints
+    validate_every: int = 0  # steps between scores on the val split, which keep the best student; 0 = never
+    workers: int = 2  # loader processes; 0 loads in the training process
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.views not in ("base", "local", "dual", "truth"):
+            raise InputError(f"train.views must be base, local, dual or truth, got {self.views!r}")
+        if self.views == "truth" and self.carb:
+            raise InputError("train.views = truth has no noise to balance: set train.carb=false")
+        if self.optimizer not in ("sgd", "adamw"):
+            raise InputError(f"train.optimizer must be sgd or adamw, got {self.optimizer!r}")
+        for name in ("steps", "batch", "accumulate", "queue", "loss_stride", "checkpoint_every", "keep"):
+            if getattr(self, name) < 1:
+                raise InputError(f"train.{name} must be at least 1, got {getattr(self, name)}")
+        # "not >=" refuses NaN as well
+        for name in ("warmup_steps", "validate_every", "workers", "min_learning_rate", "weight_decay", "ramp_steps"):
+            if not getattr(self, name) >= 0:
+                raise InputError(f"train.{name} must not be negative, got {getattr(self, name)}")
+        if not 0 < self.learning_rate < math.inf:
+            raise InputError(f"train.learning_rate must be a positive number, got {self.learning_rate}")
+        if self.carb and self.warmup_steps >= self.steps:
+            raise InputError(
+                f"CARB would never set in: train.warmup_steps ({self.warmup_steps}) must be below train.steps "
+                f"({self.steps}), or train.carb=false"
+            )
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one step reports; areas and losses are of the global view, and None during the warm-up."""
+
+    step: int
+    loss: float
+    learning_rate: float
+    weight: float | None = None
+    consistent_loss: float | None = None
+    inconsistent_loss: float | None = None
+    agreed: float | None = None
+    val_miou: float | None = None
+
+
+class Trainer:
+    """Everything that changes from step to step: the student, the optimizer, the loss queues and the step."""
+
+    def __init__(
+        self,
+        student: nn.Module,
+        config: TrainConfig,
+        accelerator: Accelerator,
+        made_with: dict[str, Any] | None = None,
+    ) -> None:
+        self.config, self.accelerator = config, accelerator
+        self.made_with = made_with or {}  # all that a resumed run must have in common with this one
+        self.balancer = RegionBalancer(config.queue, config.coefficient)
+        self.step = 0
+        self.best = -math.inf  # score on the val split
+        student = student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if accelerator.num_processes > 1 and accelerator.device.type == "cuda":  # there is none for CPU tensors
+            student = nn.SyncBatchNorm.convert_sync_batchnorm(student)  # type: ignore[no-untyped-call]
+        parameters = [p for p in student.parameters() if p.requires_grad]
+        self.student, self.optimizer = accelerator.prepare(student, make_optimizer(config, parameters))
+
+    def train_step(self, batch: TrainBatch) -> StepResult:
+        """One update of the student. Raises InputError, before the update, for a loss that is not finite."""
+        # Dropout, should the student have any, is replayed by a resumed run.
+        set_seed(self.config.seed + 1_000_003 * self.step + 7919 * self.accelerator.process_index)
+        learning_rate = poly_learning_rate(
+            self.step,
+            self.config.steps,
+            self.config.learning_rate,
+            self.config.min_learning_rate,
+            self.config.poly_power,
+            self.config.ramp_steps,
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.optimizer.zero_grad(set_to_none=True)
+        results = []
+        parts = batch.split(self.config.accumulate)
+        for place, part in enumerate(parts):
+            # Gradients travel between processes with the last part only.
+            waits = contextlib.nullcontext() if place == len(parts) - 1 else self.accelerator.no_sync(self.student)
+            with waits:
+                loss, regions, weight = self.loss(part)
+                if not torch.isfinite(loss):
+                    raise InputError(f"the loss is {loss.item()} at step {self.step}")
+                self.accelerator.backward(loss / len(parts))
+            results.append(self._result(loss, learning_rate, regions, weight))
+        self.optimizer.step()
+        self.step += 1
+        return replace(results[-1], step=self.step, loss=sum(result.loss for result in results) / len(results))
+
+    def _result(
+        self, loss: Tensor, learning_rate: float, regions: RegionLosses | None, weight: float | None
+    ) -> StepResult:
+        if regions is None:
+            return StepResult(self.step, loss.item(), learning_rate)
+        return StepResult(
+            self.step,
+            loss.item(),
+            learning_rate,
+            weight,
+            regions.consistent.item(),
+            regions.inconsistent.item(),
+            regions.consistent_area.item(),
+        )
+
+    def loss(self, batch: TrainBatch) -> tuple[Tensor, RegionLosses | None, float | None]:
+        """The loss of this step, and in the CARB stage the global view's regions and the weight w."""
+        logits_BCHW = self._logits(batch.image_B3HW, batch.global_pseudo_BHW)
+        local_BCHW = logits_BCHW
+        use_local = self.config.views in ("local", "dual")
+        if batch.local_image_B3HW is not None:
+            with _statistics_kept(self.student):
+                local_BCHW = self._logits(batch.local_image_B3HW, batch.local_pseudo_BHW)
+        if not self.config.carb or self.step < self.config.warmup_steps:
+            loss = warmup_loss(logits_BCHW, batch.global_pseudo_BHW)
+            if use_local:
+                loss = loss + warmup_loss(local_BCHW, batch.local_pseudo_BHW)
+            return loss, None, None
+        over_all = self.config.region_mean == "all"
+        g = region_losses(logits_BCHW, batch.global_pseudo_BHW, batch.is_present_BC, over_all=over_all)
+        # measured on the global view, used for both (CARB, "Adaptive Region Balancing")
+        w = self.balancer.update(self._over_processes(g))
+        if self.config.fixed_weight is not None:
+            w = self.config.fixed_weight
+        loss = g.consistent + w * g.inconsistent
+        if use_local:
+            l = region_losses(local_BCHW, batch.local_pseudo_BHW, batch.is_present_BC, over_all=over_all)  # noqa: E741
+            loss = loss + l.consistent + w * l.inconsistent
+        return loss, g, w
+
+    def _logits(self, image_B3HW: Tensor, pseudo_BHW: Tensor) -> Tensor:
+        """The student's logits at the size of the pseudo-labels."""
+        logits_BChw = self.student(image_B3HW.contiguous(memory_format=torch.channels_last)).logits
+        return F.interpolate(logits_BChw.float(), size=pseudo_BHW.shape[-2:], mode="bilinear")
+
+    def save(self, folder: Path) -> None:
+        """Write the checkpoint whole or not at all, and remove old ones.
+
+        The learning rate, the order of images and all randomness follow from the seed and the step.
+        """
+        if not self.accelerator.is_main_process:
+            return
+        state = {
+            "step": self.step,
+            "student": self.accelerator.unwrap_model(self.student).state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "balancer": self.balancer.state_dict(),
+            "best": self.best,
+            "scaler": None if self.accelerator.scaler is None else self.accelerator.scaler.state_dict(),
+            "made_with": self.made_with,
+        }
+        path = folder / CHECKPOINTS.replace("*", f"{self.step:08d}")
+        partial = path.with_name(path.name + ".partial")
+        torch.save(state, partial)
+        partial.replace(path)
+        for old in sorted(folder.glob(CHECKPOINTS))[: -self.config.keep]:
+            old.unlink()
+
+    def resume(self, folder: Path) -> None:
+        """Go on from the last checkpoint in the folder, if there is one. Raises InputError for one of another run."""
+        path = last_checkpoint(folder)
+        if path is None:
+            return
+        state = _load(path)
+        for key, was, now in differences(state["made_with"], self.made_with):
+            raise InputError(
+                f"{folder} was trained with {key} = {was!r}, not {now!r}; delete that folder to start anew"
+            )
+        self.accelerator.unwrap_model(self.student).load_state_dict(state["student"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.balancer.load_state_dict(state["balancer"])
+        if self.accelerator.scaler is not None and state["scaler"] is not None:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        self.step, self.best = state["step"], state["best"]
+
+    def _over_processes(self, losses: RegionLosses) -> RegionLosses:
+        """The mean over all processes, so that the queues are the same on each."""
+        if self.accelerator.num_processes == 1:
+            return losses
+        mean = self.accelerator.reduce(torch.stack([x.detach() for x in losses]), reduction="mean")
+        return RegionLosses(*mean)
+
+
+@contextlib.contextmanager
+def _statistics_kept(model: nn.Module) -> Iterator[None]:
+    """BatchNorm's running statistics stay as they are: small crops are unlike the images that are predicted later."""
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+
+
+def make_optimizer(config: TrainConfig, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    """SGD with momentum 0.9 (the paper) or AdamW (small students from scratch)."""
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(parameters, config.learning_rate, momentum=0.9, weight_decay=config.weight_decay)
+    return torch.optim.AdamW(parameters, config.learning_rate, weight_decay=config.weight_decay)
+
+
+def last_checkpoint(folder: str | Path) -> Path | None:
+    """The newest checkpoint of a run, if there is one."""
+    return max(Path(folder).glob(CHECKPOINTS), default=None)
+
+
+def saved_step(folder: str | Path) -> int:
+    """The step at which a cut run would go on: 0 without a checkpoint."""
+    path = last_checkpoint(folder)
+    return int(_load(path)["step"]) if path is not None else 0
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        return dict(torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as error:  # a broken file raises zipfile's, pickle's or torch's own errors
+        raise InputError(f"{path} cannot be read; delete it to go on from the one before, or anew") from error
