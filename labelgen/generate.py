@@ -104,6 +104,8 @@ def generate(
     said = spell_out(classes.prompts, templates)
     vectors_PD = dense.encode_sentences([str(sentence) for sentence in said]).cpu().numpy()
     provenance = describe(classes, dense, config, templates) | about
+    if all(sample["image_labels"] is not None for sample in samples):
+        del provenance["labels"]["guess_area"]  # nothing is guessed
     if like is not None:
         _require_made_alike(like, provenance)
     layout = _layout(samples, said, vectors_PD, len(classes), dense.patch_px, config)
@@ -201,6 +203,8 @@ def _require_made_alike(like: PseudoLabelStore, provenance: dict[str, Any]) -> N
     parts = ("classes", "labels", "clip")
     now = json.loads(json.dumps({part: provenance[part] for part in parts}))
     for key, was, value in differences({part: like.provenance[part] for part in parts}, now):
+        if key == "labels.guess_area":  # of image-level labels, which are each split's own affair
+            continue
         raise InputError(f"{like.path} was made with {key} = {was!r}, not {value!r}; give the same settings again")
 
 

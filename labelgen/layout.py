@@ -5,6 +5,7 @@ shard, D embedding.
 """
 
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterable, Sequence
@@ -53,10 +54,15 @@ class StoreLayout:
         return len(self.sentences) or len(self.text_vectors_CD)
 
 
+def location(path: str | Path) -> str:
+    """A folder or an fsspec URL as zarr wants it: file:// and local:// are folders."""
+    return re.sub(r"^(file|local)://", "", str(path))
+
+
 def store_exists(path: str | Path) -> bool:
     """Whether a Zarr group is there."""
     try:
-        zarr.open_group(str(path), mode="r")
+        zarr.open_group(location(path), mode="r")
     except FileNotFoundError:
         return False
     except (ValueError, ImportError) as error:
@@ -70,10 +76,10 @@ def begin(path: str | Path, layout: StoreLayout, provenance: dict[str, Any]) -> 
     Several processes may call this at once: the first one's store is everybody's. Raises InputError for a folder that
     holds something else.
     """
-    if "://" in str(path):
+    if "://" in location(path):
         _begin_at_url(str(path), layout, provenance)
     else:
-        _begin_in_folder(Path(path), layout, provenance)
+        _begin_in_folder(Path(location(path)), layout, provenance)
 
 
 def _begin_in_folder(path: Path, layout: StoreLayout, provenance: dict[str, Any]) -> None:

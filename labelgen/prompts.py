@@ -93,6 +93,8 @@ def read_prompts(path: str | Path, classes: ClassSet) -> ClassSet:
 def _read(path: str | Path) -> str:
     try:
         return Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise InputError(f"no file {path} of templates or prompts") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 text") from error
 

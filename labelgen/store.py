@@ -21,11 +21,23 @@ from zarr.core.sync import sync
 
 from labelgen.codec import checksum, decode, encode
 from labelgen.images import resize_logits
-from labelgen.layout import CHECKSUM, MARKER, SCHEMA, TEXT_ARRAYS, StoreLayout, begin, differences, store_exists
+from labelgen.layout import (
+    CHECKSUM,
+    MARKER,
+    SCHEMA,
+    TEXT_ARRAYS,
+    StoreLayout,
+    begin,
+    differences,
+    location,
+    store_exists,
+)
 from labelgen.prompts import Sentence, choose, class_weights
 from labelgen.samples import InputError
 from labelgen.views import Box, merge, to_mask
 
+VERIFY = "'carbseg labels verify' says what to make again"
+AGAIN = "give the 'carbseg labels' command that began it (or 'make pseudolabels') again to resume"
 MaskView = Literal["global", "local", "fused"]
 # What zarr, numcodecs and fsspec raise for bytes that are not what was written.
 DAMAGE = (RuntimeError, ValueError, OSError, LookupError, TypeError)
@@ -70,8 +82,8 @@ class PseudoLabelStore:
     def open(cls, path: str | Path, *, writable: bool = False) -> Self:
         """Open a store in a folder or at an fsspec URL (s3://..., memory://...). Raises InputError if there is none."""
         if not store_exists(path):
-            raise InputError(f"{path} is no pseudo-label store; write one with 'make pseudolabels'")
-        group = zarr.open_group(str(path), mode="r+" if writable else "r")
+            raise InputError(f"{path} is no pseudo-label store; write one with 'carbseg labels' or 'make pseudolabels'")
+        group = zarr.open_group(location(path), mode="r+" if writable else "r")
         schema = group.attrs.get("schema", "none")
         if schema != SCHEMA:
             raise InputError(f"{path} is no pseudo-label store of schema {SCHEMA} (but {schema}); delete it")
@@ -151,10 +163,7 @@ class PseudoLabelStore:
         """Raise InputError unless every image has been written."""
         missing = int((~self.is_written()).sum())
         if missing:
-            raise InputError(
-                f"{missing} of {len(self)} images have no pseudo-labels in {self.path}; "
-                "run 'make pseudolabels' again to resume"
-            )
+            raise InputError(f"{missing} of {len(self)} images have no pseudo-labels in {self.path}; {AGAIN}")
 
     def shards(self) -> list[range]:
         """Rows of each shard."""
@@ -207,6 +216,13 @@ class PseudoLabelStore:
         members = ((name, self._array(name)) for name in sorted(self._group.array_keys()))
         return [(name, array.shape, str(array.dtype), array.metadata.dimension_names) for name, array in members]
 
+    def _decoded(self, stored_Thw: NDArray[Any], value_range: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(C, h, w) float32 logits of the classes. Raises InputError for a map that is gone."""
+        # Where a file is gone, zarr gives zeros and says nothing.
+        if not stored_Thw.any() and value_range[1] > value_range[0]:
+            raise InputError(f"logits in {self.path} are gone; {VERIFY}")
+        return self.of_classes(decode(stored_Thw, value_range))
+
     def labels_of(self, image_id: str) -> NDArray[np.bool_]:
         """(C,) bool: which classes the image shows."""
         row = self.row(image_id)  # first: it may find that the tables are stale
@@ -216,6 +232,8 @@ class PseudoLabelStore:
         """(height, width) of the image in pixels."""
         row = self.row(image_id)
         height, width = self._table("image_size")[row]
+        if not height:
+            raise InputError(f"image_size in {self.path} is gone; {VERIFY}")
         return int(height), int(width)
 
     def global_logits(self, image_id: str) -> NDArray[np.float32]:
@@ -223,8 +241,7 @@ class PseudoLabelStore:
         row = self.row(image_id)
         grids, ranges = self._table("global_grid")[row], self._table("global_range")[row]
         maps = [
-            self.of_classes(decode(self.read(f"global_logits_{k}", row)[:, :h, :w], ranges[k]))
-            for k, (h, w) in enumerate(grids)
+            self._decoded(self.read(f"global_logits_{k}", row)[:, :h, :w], ranges[k]) for k, (h, w) in enumerate(grids)
         ]
         if len(maps) == 1:
             return maps[0]
@@ -238,12 +255,14 @@ class PseudoLabelStore:
             self._table(name)[row] for name in ("local_box", "local_zoom", "local_grid", "local_range")
         )
         count = int((boxes[:, 0] >= 0).sum())
+        if not count:
+            raise InputError(f"local_box in {self.path} is gone; {VERIFY}")
         stored_VThw = self.read("local_logits", row)
         return [
             LocalView(
                 tuple(boxes[v].tolist()),
                 float(zooms[v]),
-                self.of_classes(decode(stored_VThw[v, :, : grids[v, 0], : grids[v, 1]], ranges[v])),
+                self._decoded(stored_VThw[v, :, : grids[v, 0], : grids[v, 1]], ranges[v]),
             )
             for v in range(count)
         ]
@@ -292,9 +311,7 @@ class PseudoLabelStore:
         if not self._table("is_written")[row]:
             self._tables.clear()
             if not self._table("is_written")[row]:
-                raise InputError(
-                    f"{image_id!r} has no pseudo-labels yet in {self.path}; run 'make pseudolabels' again to resume"
-                )
+                raise InputError(f"{image_id!r} has no pseudo-labels yet in {self.path}; {AGAIN}")
         return row
 
     def _array(self, name: str) -> Any:
@@ -307,9 +324,7 @@ class PseudoLabelStore:
         try:
             return np.asarray(self._array(name)[selection])
         except DAMAGE as error:
-            raise InputError(
-                f"{name} in {self.path} is damaged ({error}); 'carbseg labels verify' says what to make again"
-            ) from error
+            raise InputError(f"{name} in {self.path} is damaged ({error}); {VERIFY}") from error
 
     def _table(self, name: str) -> NDArray[Any]:
         """A small array, held in memory: all rows that were written when a row was last found missing."""

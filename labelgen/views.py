@@ -31,17 +31,18 @@ class ViewConfig:
 
     def __post_init__(self) -> None:
         if not self.global_zooms or min(self.global_zooms) <= 0:
-            raise InputError(f"views.global_zooms must be one or more positive factors, got {self.global_zooms}")
+            raise InputError(f"labels.views.global_zooms must be one or more positive factors, got {self.global_zooms}")
         if min(self.local_height, self.local_width) < 1:
             raise InputError(
-                f"views.local_height and local_width must be positive, got {self.local_height} x {self.local_width}"
+                "labels.views.local_height and local_width must be positive, "
+                f"got {self.local_height} x {self.local_width}"
             )
         if not 0 < self.local_zooms[0] <= self.local_zooms[1]:
-            raise InputError(f"views.local_zooms must be a range of positive factors, got {self.local_zooms}")
+            raise InputError(f"labels.views.local_zooms must be a range of positive factors, got {self.local_zooms}")
         if self.zoom_levels < 1:
-            raise InputError(f"views.zoom_levels must be at least 1, got {self.zoom_levels}")
+            raise InputError(f"labels.views.zoom_levels must be at least 1, got {self.zoom_levels}")
         if not 0 <= self.overlap < 1:
-            raise InputError(f"views.overlap must be in [0, 1), got {self.overlap}")
+            raise InputError(f"labels.views.overlap must be in [0, 1), got {self.overlap}")
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,7 @@ def check(
     spec: DatasetSpec,
     root: str | Path,
     split: str,
+    tags: TagConfig,
     on_images: Callable[[list[Item]], Callable[[], object]] = lambda items: lambda: None,
 ) -> Report:
     """Read every file of a split. `on_images(items)` gives what to call after each image (a progress bar).
@@ -95,7 +96,7 @@ def check(
     if spec.is_users and 0 < labelled < len(items):
         what = f"{len(items) - labelled} of {len(items)} images have no pixel labels"
         findings.append(Finding("warning", what, "they are fine to train on, but the split cannot be scored"))
-    shown, about_tags = _shown(spec, root, split, items, looks)
+    shown, about_tags = _shown(spec, root, split, items, looks, tags)
     return Report(
         images=len(items),
         labelled=labelled,
@@ -179,13 +180,19 @@ def _copies(items: Sequence[Item], looks: Sequence[_Look]) -> list[Finding]:
 
 
 def _shown(
-    spec: DatasetSpec, root: str | Path, split: str, items: Sequence[Item], looks: Sequence[_Look]
+    spec: DatasetSpec,
+    root: str | Path,
+    split: str,
+    items: Sequence[Item],
+    looks: Sequence[_Look],
+    tags: TagConfig,
 ) -> tuple[dict[str, int], list[Finding]]:
-    """How many images show each class: by the user's labels file if there is one, else by the pixel labels."""
-    file = spec.labels_file(root)
-    if file is not None:
+    """How many images show each class: by the file of image-level labels if there is one, else by the pixel labels."""
+    if tags.source == "auto":
+        return {}, []
+    if tags.file or spec.labels_file(root) is not None:
         try:
-            labels = spec.image_labels(root, list(items), TagConfig())
+            labels = spec.image_labels(root, list(items), tags)
         except InputError as error:
             return {}, [Finding("error", str(error), "correct the file")]
     else:
@@ -197,9 +204,9 @@ def _shown(
     shown = {name: counts[i] for i, name in enumerate(spec.classes.names)}
     findings = []
     unknown = sum(present is None for present in labels)
-    if unknown and split == TRAIN_SPLIT:
+    if unknown and split == TRAIN_SPLIT and spec.is_users:
         what = f"{unknown} of {len(items)} images have no image-level labels"
-        findings.append(Finding("warning", what, "list them in labels.csv, or let CLIP guess them: --tags auto"))
+        findings.append(Finding("error", what, "list them in labels.csv, or let CLIP guess them: --tags auto"))
     empty = [name for name, count in shown.items() if not count]
     if empty and unknown < len(items):
         hint = "its score will be empty, and nothing can be learned about it here"

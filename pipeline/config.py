@@ -80,7 +80,7 @@ def _convert(value: Any, hint: Any, name: str) -> Any:
     if hint is float and type(value) is int:
         return float(value)
     if type(value) is not hint:
-        wanted = getattr(hint, "__name__", str(hint))
+        wanted = "list, such as [1.0, 2.0]" if origin is tuple else getattr(hint, "__name__", str(hint))
         raise InputError(f"{name} must be of type {wanted}, got {value!r}")
     return value
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 IMAGE_COLUMN, LABEL_COLUMN, TAGS_COLUMN = "image", "label_map", "tags"
 SPLIT_NAMES = {"val": ("val", "validation", "valid", "dev")}  # carbseg's name -> names that are met
+ORIGIN = "unpacked-from.txt"
 SUFFIXES = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg"}
 
 
@@ -51,7 +52,9 @@ def unpack(source: str, root: Path, split: str, classes: ClassSet) -> None:
 
     images/SPLIT gets its name last, so that a cut run is seen and gone on with. Raises InputError.
     """
-    done = root / "images" / split
+    done, origin = root / "images" / split, root / ORIGIN
+    if origin.is_file() and (before := origin.read_text(encoding="utf-8").strip()) != source:
+        raise InputError(f"{root} was unpacked from {before}, not from {source}; give another DATA_ROOT")
     if done.is_dir():
         return
     from datasets import Image as ImageFeature
@@ -69,9 +72,12 @@ def unpack(source: str, root: Path, split: str, classes: ClassSet) -> None:
             rows = rows.cast_column(column, ImageFeature(decode=False))
     partial, truth = done.with_name(done.name + ".partial"), root / "truth" / split
     partial.mkdir(parents=True, exist_ok=True)
+    origin.write_text(source + "\n", encoding="utf-8")
     shown: dict[str, list[str]] = {}
     for number, row in enumerate(rows):
         image_id = f"{split}_{number:06d}"
+        if row[image] is None:
+            raise InputError(f"row {number} of {source} {name} has no image; filter such rows out")
         file = _write_image(_bytes(row[image]), partial / image_id)
         if label is not None and row[label] is not None:
             truth.mkdir(parents=True, exist_ok=True)
@@ -91,6 +97,8 @@ def find_columns(rows: "Dataset", source: str) -> dict[str, str | None]:
     lists = [name for name, feature in rows.features.items() if _is_tags(feature)]
     image = IMAGE_COLUMN if IMAGE_COLUMN in pictures else pictures[0] if len(pictures) == 1 else None
     others = [name for name in pictures if name != image]
+    if TAGS_COLUMN in rows.column_names and TAGS_COLUMN not in lists:
+        raise InputError(f"the column {TAGS_COLUMN!r} of {source} must hold lists of classes, not single values")
     found = {IMAGE_COLUMN: image, LABEL_COLUMN: _only(others, LABEL_COLUMN), TAGS_COLUMN: _only(lists, TAGS_COLUMN)}
     if image is None or (others and not found[LABEL_COLUMN]) or (lists and not found[TAGS_COLUMN]):
         raise InputError(

@@ -33,6 +33,7 @@ from pipeline.progress import follow, progress
 from pipeline.runs import MetricsLog, provenance, write_json
 
 if TYPE_CHECKING:
+    from accelerate import PartialState
     from transformers import PreTrainedModel
 
     from labelgen.maskclip import DenseCLIP
@@ -121,11 +122,9 @@ def make_labels(run: Run, split: str, part: tuple[int, int] = (1, 1)) -> PseudoL
         raise InputError(
             f"{unknown} has no image-level labels; give a labels file, or let CLIP guess them with --tags auto"
         )
-    from accelerate import PartialState
-
     from labelgen.generate import generate
 
-    state = PartialState()
+    state = process_state()
     dense = _clip(run)
     index, count = part
     trained_on = run.store_path(TRAIN_SPLIT)
@@ -141,7 +140,7 @@ def make_labels(run: Run, split: str, part: tuple[int, int] = (1, 1)) -> PseudoL
                 "dataset": run.spec.name,
                 "split": split,
                 "clip_id": run.clip,
-                "image_labels": {"source": run.config.tags.source, "min_area": run.config.tags.min_area},
+                "image_labels": asdict(run.config.tags) | {"file": Path(run.config.tags.file).name},
             },
             part=(index - 1) * state.num_processes + state.process_index,
             parts=count * state.num_processes,
@@ -164,13 +163,20 @@ def view_pictures(run: Run, image: Path, present: Sequence[int]) -> NDArray[np.u
     return views_panel(image_HW3, compare_views(image, dense, text_CD, config.views, config.batch), classes, present)
 
 
-def _clip(run: Run) -> "DenseCLIP":
+def process_state() -> "PartialState":
+    """Which process of a launcher runs this, and on what device."""
+    import torch
     from accelerate import PartialState
 
+    # Without cpu=True accelerate takes each process of a CPU launch for the only one.
+    return PartialState(cpu=not torch.accelerator.is_available())
+
+
+def _clip(run: Run) -> "DenseCLIP":
     from labelgen.generate import load_clip
 
     folder_or_id = TINY_CLIP if run.clip == TINY_CLIP_NAME else run.clip
-    return load_clip(folder_or_id, run.config.labels, PartialState().device)
+    return load_clip(folder_or_id, run.config.labels, process_state().device)
 
 
 def _read_truth(spec: DatasetSpec, sample: Sample) -> NDArray[np.uint8]:
@@ -188,16 +194,14 @@ def train_student(run: Run, config: "TrainConfig") -> Path:
     samples = run.samples(TRAIN_SPLIT, with_truth=True if config.views == "truth" else None)
     val = run.samples("val", with_truth=True) if config.validate_every else []
     PseudoLabelStore.open(run.store_path(TRAIN_SPLIT)).require_complete()
-    from accelerate import Accelerator
-
     from segtrain.model import save_student
-    from segtrain.train import StoppedError, train
+    from segtrain.train import StoppedError, make_accelerator, train
     from segtrain.trainer import saved_step
 
     name = student_name(config)
     folder = run.out / name
     start = saved_step(folder)
-    accelerator = Accelerator(mixed_precision=config.mixed_precision)
+    accelerator = make_accelerator(config)
     about = provenance(run.settings() | {"train": asdict(config)})
     log = MetricsLog(folder / "metrics.jsonl", start) if accelerator.is_main_process else None
     with progress(config.steps, f"training {name}", "steps", shown=accelerator.is_main_process) as bar:
@@ -258,12 +262,10 @@ def evaluate(run: Run, split: str, students: Sequence[str] | None = None) -> dic
     Returns what metrics.json holds. The pseudo-labels of the split are made first where they are missing.
     """
     samples = run.samples(split, with_truth=True)
-    from accelerate import PartialState
-
     from segtrain.model import load_student
 
     folders = {name: run.out / name for name in students} if students is not None else _trained(run.out)
-    device = PartialState().device
+    device = process_state().device
     models = {f"student {name}": load_student(folder / "student").to(device) for name, folder in folders.items()}
     store = make_labels(run, split)
     classes = run.spec.classes

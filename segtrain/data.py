@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from labelgen.images import IMAGENET_MEAN, IMAGENET_STD, normalise, read_image
 from labelgen.label import view_pixels
 from labelgen.samples import IGNORE_INDEX, InputError, Sample
-from labelgen.store import LocalView, PseudoLabelStore
+from labelgen.store import AGAIN, LocalView, PseudoLabelStore
 from labelgen.views import View, ViewConfig, to_mask
 from segtrain.augment import (
     AugmentConfig,
@@ -116,10 +116,7 @@ class PseudoLabelledImages(Dataset[TrainBatch]):
         store = PseudoLabelStore.open(store_path)
         absent = store.missing(sample["image_id"] for sample in samples)
         if absent:
-            raise InputError(
-                f"{len(absent)} of {len(samples)} images have no pseudo-labels in {store_path}; "
-                "run 'make pseudolabels' again to resume"
-            )
+            raise InputError(f"{len(absent)} of {len(samples)} images have no pseudo-labels in {store_path}; {AGAIN}")
         self.samples, self.store_path, self.config = list(samples), store_path, config
         self.seed, self.views, self.loss_stride, self.local_crops = seed, views, loss_stride, local_crops
         self.filter_labels = filter_labels

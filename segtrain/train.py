@@ -33,6 +33,12 @@ class StoppedError(SystemExit):
         self.message = f"stopped by {signal.Signals(number).name} after step {step}, which is saved"
 
 
+def make_accelerator(config: TrainConfig) -> Accelerator:
+    """The processes and the device of this run."""
+    # Without cpu=True accelerate takes each process of a CPU launch for the only one.
+    return Accelerator(cpu=not torch.accelerator.is_available(), mixed_precision=config.mixed_precision)
+
+
 def train(
     samples: Sequence[Sample],
     classes: ClassSet,
@@ -57,7 +63,7 @@ def train(
     main process every config.validate_every steps; on_best hears of the best so far. Returns the trained student (in
     evaluation mode, on the CPU). Raises StoppedError after SIGTERM or SIGINT, once the step is saved, and InputError.
     """
-    accelerator = accelerator or Accelerator(mixed_precision=config.mixed_precision)
+    accelerator = accelerator or make_accelerator(config)
     if config.batch % (accelerator.num_processes * config.accumulate):
         raise InputError(
             f"train.batch ({config.batch}) must be a multiple of processes x train.accumulate "

@@ -6,6 +6,7 @@ import pytest
 
 from pipeline.check import Report, check
 from pipeline.datasets import DATASETS
+from pipeline.tags import TagConfig
 from tests.conftest import carbseg
 from tests.files import image, label, own_folder
 
@@ -19,7 +20,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def camvid(root: Path) -> Report:
-    return check(DATASETS["camvid"], root, "train")
+    return check(DATASETS["camvid"], root, "train", TagConfig())
 
 
 def errors(report: Report) -> list[str]:
@@ -76,14 +77,16 @@ def test_copies_and_mixed_sizes_are_seen(root: Path) -> None:
 def test_a_user_s_folder_is_checked_by_its_labels_file(tmp_path: Path) -> None:
     root = own_folder(tmp_path, "a.png", "b.png")
     (root / "labels.json").write_text('{"a.png": ["road"]}')
-    report = check(DATASETS["folder"], root, "train")
+    report = check(DATASETS["folder"], root, "train", TagConfig())
     assert report.shown == {"sky": 0, "road": 1, "traffic light": 0}
     assert [finding.what for finding in report.findings] == [
         "1 of 2 images have no image-level labels",
         "no image shows sky, traffic light",
     ]
+    assert report.has_errors  # labelling would stop
+    assert not check(DATASETS["folder"], root, "train", TagConfig(source="auto")).findings
     (root / "labels.json").write_text('{"a.png": ["raod"]}')
-    assert "did you mean 'road'?" in errors(check(DATASETS["folder"], root, "train"))[0]
+    assert "did you mean 'road'?" in errors(check(DATASETS["folder"], root, "train", TagConfig()))[0]
 
 
 def test_the_command_prints_a_table_and_its_exit_code_says_whether_there_are_errors(root: Path) -> None:

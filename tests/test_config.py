@@ -55,7 +55,7 @@ def test_resolved_settings_build_the_same_configuration() -> None:
         ("trian.steps=3", r"unknown setting in \[top level\] 'trian'; did you mean 'train'\?"),
         ("train.steps=many", "train.steps must be of type int, got 'many'"),
         ("train.steps=1.5", "train.steps must be of type int, got 1.5"),
-        ("train.views=golbal", "train.views must be one of base, local, got 'golbal'"),
+        ("train.views=golbal", "train.views must be one of base, local, dual, truth, got 'golbal'"),
         ("augment.scales=[1]", r"augment.scales needs 2 values, got \[1\]"),
         ("labels.views.overlap=1.5", r"views.overlap must be in \[0, 1\), got 1.5"),
         ("train.steps", "--set takes NAME=VALUE"),

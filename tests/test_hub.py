@@ -95,3 +95,21 @@ def test_what_cannot_be_used_is_said(tmp_path: Path) -> None:
         name = hub(tmp_path / f"hub{number}", features, image=[RED], label_map=[label])
         with pytest.raises(InputError, match=r"row 0 must hold one 8-bit id a pixel \(mode L or P\), got (I;16|RGB)"):
             dataset(name).samples(root, "train")
+
+
+def test_a_folder_holds_one_source_only(tmp_path: Path) -> None:
+    tags = datasets.Sequence(NAMES)
+    one, other = (hub(tmp_path / n, {"image": PICTURE, "tags": tags}, image=[RED], tags=[[0]]) for n in ("one", "two"))
+    dataset(one).samples(tmp_path / "files", "train")
+    with pytest.raises(InputError, match=r"files was unpacked from .*one, not from .*two; give another DATA_ROOT"):
+        dataset(other).samples(tmp_path / "files", "train")
+
+
+def test_rows_without_an_image_and_tags_that_are_no_lists_are_said(tmp_path: Path) -> None:
+    tags = datasets.Sequence(NAMES)
+    empty = hub(tmp_path / "hub", {"image": PICTURE, "tags": tags}, image=[RED, None], tags=[[0], [1]])
+    with pytest.raises(InputError, match="row 1 of .* train has no image; filter such rows out"):
+        dataset(empty).samples(tmp_path / "files", "train")
+    single = hub(tmp_path / "single", {"image": PICTURE, "tags": NAMES}, image=[RED], tags=[0])
+    with pytest.raises(InputError, match="the column 'tags' of .* must hold lists of classes, not single values"):
+        dataset(single).samples(tmp_path / "other", "train")

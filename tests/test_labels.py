@@ -11,7 +11,7 @@ import numpy as np
 
 from labelgen.store import PseudoLabelStore
 from labelgen.verify import verify
-from tests.conftest import ROOT, carbseg
+from tests.conftest import LAUNCH, ROOT, carbseg
 
 # Small shards, so that a run can be cut between them.
 SMALL = ("--dataset", "toy", "--set", "labels.images_per_shard=2")
@@ -56,11 +56,10 @@ def test_labels_survive_five_kills_and_equal_an_uninterrupted_run(
 def test_two_processes_write_what_one_writes(clip_folder: Path, toy_root: Path, tmp_path: Path) -> None:
     options = [*SMALL, "--data-root", toy_root, "--clip", clip_folder]
     carbseg("labels", *options, "--out", tmp_path / "one")
-    launch = "-m accelerate.commands.launch --num_processes 2 --cpu --num_machines 1 --mixed_precision no"
-    launch += " --dynamo_backend no --main_process_port 0 -m pipeline labels"
-    command = [sys.executable, *launch.split(), *map(str, options), "--out", str(tmp_path / "two")]
+    command = [sys.executable, *LAUNCH, "-m", "pipeline", "labels", *map(str, options), "--out", str(tmp_path / "two")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    assert done.stdout.count("10 of 10 images") == 2  # both waited for the whole
     one, two = (contents(tmp_path / name / "labels" / "train.zarr") for name in ("one", "two"))
     assert one == two
 

@@ -8,10 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, carbseg
+from tests.conftest import LAUNCH, ROOT, carbseg
 
-LAUNCH = "-m accelerate.commands.launch --num_processes 2 --cpu --num_machines 1 --mixed_precision no"
-LAUNCH += " --dynamo_backend no --main_process_port 0"
 SETTINGS = (
     "train.steps=200 train.warmup_steps=40 train.batch=2 train.checkpoint_every=20 train.validate_every=100 "
     "student.width=4 student.aspp_channels=8 augment.crop_height=64 augment.crop_width=96 train.workers=0"
@@ -26,7 +24,7 @@ def stores(clip_folder: Path, toy_root: Path, tmp_path_factory: pytest.TempPathF
 
 
 def command(toy_root: Path, stores: Path, out: Path, processes: int) -> list[str]:
-    launch = LAUNCH.split() if processes > 1 else []
+    launch = LAUNCH if processes > 1 else []
     options = ["--dataset", "toy", "--data-root", str(toy_root), "--stores", str(stores), "--out", str(out)]
     settings = [part for setting in SETTINGS.split() for part in ("--set", setting)]
     return [sys.executable, *launch, "-m", "pipeline", "train", *options, *settings]

@@ -3,7 +3,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import numpy as np
 import pytest
 import xarray
@@ -145,12 +144,9 @@ def test_eight_bits_keep_logits_within_half_a_step(tmp_path: Path) -> None:
     assert np.unique(again.global_logits("a")).tolist() == [0.25]
 
 
-@pytest.mark.parametrize("protocol", ["memory", "local"])
+@pytest.mark.parametrize("protocol", ["memory", "local", "file"])
 def test_a_store_lives_at_a_url(protocol: str, tmp_path: Path) -> None:
-    url = f"{protocol}://{tmp_path if protocol == 'memory' else tmp_path / 'on-disk'}/s.zarr"
-    if protocol == "local":
-        (tmp_path / "on-disk" / "s.zarr").mkdir(parents=True)
-        fsspec.config.conf["local"] = {"auto_mkdir": True}
+    url = f"{protocol}://{tmp_path}/new/s.zarr"
     store, images = written(url)
     store.require_complete()
     np.testing.assert_allclose(store.global_logits("c"), images[2].global_logits[0], rtol=1e-3)
@@ -239,6 +235,14 @@ def test_verify_finds_harm_done_to_any_array_and_redo_mends_it(tmp_path: Path, a
     assert mended.is_written().tolist() == [False, False, True]
     mended.write_shard(range(0, 2), images[:2])
     assert verify(PseudoLabelStore.open(path)) == []
+
+
+@pytest.mark.parametrize("array", ["local_logits", "image_size", "global_logits_0", "local_box"])
+def test_a_file_that_is_gone_is_noticed_when_it_is_read(tmp_path: Path, array: str) -> None:
+    written(tmp_path / "s.zarr")
+    a_file(tmp_path / "s.zarr", array).unlink()
+    with pytest.raises(InputError, match="gone; 'carbseg labels verify' says what to make again"):
+        PseudoLabelStore.open(tmp_path / "s.zarr").mask("a", "fused")
 
 
 def test_reading_damaged_bytes_says_what_to_do(tmp_path: Path) -> None:

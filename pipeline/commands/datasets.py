@@ -85,11 +85,13 @@ def _byte_bar(what: str) -> Any:
 @click.option("--dataset", "name", required=True, help="Data set; 'carbseg datasets list' names them.")
 @click.option("--data-root", required=True, help="Its folder.")
 @click.option("--split", default="train", show_default=True, help="Split to look through.")
-def check(name: str, data_root: str, split: str) -> None:
+@click.option("--tags", help="Image-level labels, as for 'carbseg labels': a CSV or JSON file, or 'auto'.")
+def check(name: str, data_root: str, split: str, tags: str | None) -> None:
     """Look through the files of a split: ids, sizes, missing and broken files. Exit code 1 if there are errors."""
     from pipeline.check import check as look_through
     from pipeline.datasets import dataset
     from pipeline.progress import progress
+    from pipeline.tags import TagConfig
 
     bars = []
 
@@ -98,7 +100,8 @@ def check(name: str, data_root: str, split: str) -> None:
         return bars[0].update
 
     try:
-        report = look_through(dataset(name), data_root, split, on_images)
+        config = TagConfig(source="auto") if tags == "auto" else TagConfig(file=tags or "")
+        report = look_through(dataset(name), data_root, split, config, on_images)
     finally:
         for bar in bars:
             bar.close()

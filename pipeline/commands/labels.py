@@ -52,7 +52,7 @@ def info(store: str) -> None:
 @click.option("--redo", is_flag=True, help="Take back the markers of damaged shards: 'labels' makes them again.")
 def verify(store: str, redo: bool) -> None:
     """Check every array of the STORE (folder or URL) against its checksums; say what to make again."""
-    from labelgen.store import PseudoLabelStore
+    from labelgen.store import AGAIN, PseudoLabelStore
     from labelgen.verify import verify as check
     from pipeline.progress import progress
 
@@ -64,8 +64,11 @@ def verify(store: str, redo: bool) -> None:
         click.echo(f"{names[0]} ... {names[-1]} ({len(names)} images): {damage.reason}")
         if redo:
             opened.forget(damage.rows)
+    missing = len(opened) - int(opened.is_written().sum())
     if damages and not redo:
         raise InputError(f"{len(damages)} shards are damaged; 'labels verify --redo', then 'labels', makes them again")
+    if missing and not redo:
+        raise InputError(f"{opened!r}: as written, but {missing} images are still to be made; {AGAIN}")
     click.echo(f"{len(damages)} shards to make again" if redo else f"{opened!r}: as written")
 
 
@@ -133,6 +136,8 @@ def export(store: str, folder: Path, view: str, layout: str) -> None:
     from pipeline.inspection import cityscapes_ids, cityscapes_name, export_masks
     from pipeline.progress import progress
 
+    if "://" in str(folder) or ":/" in str(folder):
+        raise InputError(f"masks are exported to a folder, not to a URL, got {str(folder)!r}")
     opened = PseudoLabelStore.open(store)
     with progress(len(opened), "exporting", "images") as bar:
         if layout == "cityscapes":
@@ -156,6 +161,7 @@ def views(run: "Run", image: Path, show: str | None, file: Path) -> None:
 
     by_name = {name: place for place, name in enumerate(run.spec.classes.names)}
     names = [name.strip() for name in show.split(",")] if show else list(by_name)
+    file.parent.mkdir(parents=True, exist_ok=True)
     write_png(file, view_pictures(run, image, [look_up(by_name, name, "class") for name in names]))
     click.echo(f"views in {file}")
 

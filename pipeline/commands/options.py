@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from labelgen.samples import InputError
+
 # torch and transformers are imported inside the commands, so that --help and a typo answer at once.
 
 
@@ -42,6 +44,10 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
         from pipeline.config import load_config
         from pipeline.stages import Run
 
+        if stores is not None and stores.startswith("memory:"):
+            raise InputError("stores in memory end with this command; give --stores a folder or another URL")
+        if tags not in (None, "auto") and not str(tags).endswith((".csv", ".json")):
+            raise InputError(f"--tags takes a .csv or .json file, or auto, got {tags!r}")
         if tags is not None:
             settings = (*settings, "tags.source=auto" if tags == "auto" else f"tags.file={json.dumps(tags)}")
         run = Run.of(dataset, data_root, clip, out, stores, load_config(dataset, config, settings))
