@@ -9,7 +9,7 @@ from labelgen.samples import InputError
 from pipeline.commands.datasets import datasets
 from pipeline.commands.doctor import doctor
 from pipeline.commands.labels import labels
-from pipeline.commands.run import ablation, evaluate, predict, run, train
+from pipeline.commands.run import ablation, evaluate, export_onnx, predict, run, train
 
 DEBUG = "CARBSEG_DEBUG"
 
@@ -33,5 +33,5 @@ def main() -> None:
     """Segment driving scenes without pixel labels: dense CLIP pseudo-labels, a CARB trainer, scores and pictures."""
 
 
-for command in (labels, train, evaluate, run, ablation, predict, datasets, doctor):
+for command in (labels, train, evaluate, run, ablation, predict, export_onnx, datasets, doctor):
     main.add_command(command)

@@ -29,7 +29,10 @@ ORDER = {
         "generate",
     ],
     "evaluation": ["scores", "confusion", "overlay", "plots"],
-    "segtrain": ["carb", "augment", "data", "online", "backbones", "model", "schedule", "trainer", "train", "predict"],
+    "segtrain": [
+        *("carb", "augment", "data", "online", "backbones", "model", "schedule", "trainer", "train", "predict"),
+        *("relabel", "export"),
+    ],
     "pipeline": [
         "names",
         "tags",
@@ -47,6 +50,7 @@ ORDER = {
         "inspection",
         "stages",
         "ablation",
+        "prediction",
         "commands",
         "cli",
         "__main__",

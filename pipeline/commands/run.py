@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from labelgen.samples import InputError
 from pipeline.commands.options import run_options
 
 if TYPE_CHECKING:
@@ -72,23 +71,67 @@ def ablation(run: "Run", split: str | None, seeds: int, students: str | None) ->
 
 @click.command()
 @click.argument("student", type=click.Path(path_type=Path))
-@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the class maps.")
-def predict(student: Path, images: tuple[Path, ...], out: Path) -> None:
-    """Write the class map of each image, as a colour PNG, with the STUDENT folder of a run."""
-    from evaluation.overlay import colourise
-    from labelgen.images import read_image, write_png
-    from segtrain.model import load_student, palette_of
-    from segtrain.predict import predict as classes_of
+@click.argument("images", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the class maps, or a store.")
+@click.option("--scales", default="1", show_default=True, help="Resize the image by each of these, e.g. 0.75,1,1.25.")
+@click.option("--flip", is_flag=True, help="Look at the mirrored image, too.")
+@click.option("--window", metavar="HxW", help="Slide a window of so many pixels instead of the whole image at once.")
+@click.option("--show", help="Classes that the images show, with commas between; no other is predicted.")
+@click.option(
+    "--layout",
+    type=click.Choice(["plain", "cityscapes"]),
+    default="plain",
+    show_default=True,
+    help="plain: NAME.png with train ids; cityscapes: NAME_pred_labelIds.png with its label ids, for its test server.",
+)
+@click.option(
+    "--as-pseudo-labels",
+    "source",
+    metavar="STORE",
+    help="Write no maps, but a store like STORE into --out, for another round of training. IMAGES: one folder.",
+)
+def predict(
+    student: Path,
+    images: tuple[Path, ...],
+    out: Path,
+    scales: str,
+    flip: bool,
+    window: str | None,
+    show: str | None,
+    layout: str,
+    source: str | None,
+) -> None:
+    """Write the class map of each image (or of all in a folder) as an indexed PNG, with the STUDENT folder of a run."""
+    from pipeline.prediction import find_images, parse_scales, parse_window, predict_files, relabel_files
+    from segtrain.model import load_student
+    from segtrain.predict import PredictConfig
 
     model = load_student(student)
-    palette = palette_of(model)
-    if len({path.stem for path in images}) < len(images) or out.resolve() in {path.resolve().parent for path in images}:
-        raise InputError("class maps are named after their images: give images of different names, and another --out")
-    out.mkdir(parents=True, exist_ok=True)
-    for path in images:
-        write_png(out / f"{path.stem}.png", colourise(classes_of(model, read_image(path)), palette))
-    click.echo(f"{len(images)} class maps in {out}")
+    files = find_images(images)
+    if source is not None:
+        click.echo(repr(relabel_files(model, files, source, out)))
+        return
+    config = PredictConfig(scales=parse_scales(scales), flip=flip, window=parse_window(window))
+    names = [name.strip() for name in show.split(",")] if show else None
+    predict_files(model, files, out, config, names, layout)
+    click.echo(f"{len(files)} class maps in {out}")
+
+
+@click.command("export-onnx")
+@click.argument("student", type=click.Path(path_type=Path))
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--size", metavar="HxW", default="512x1024", show_default=True, help="Size of the images.")
+def export_onnx(student: Path, file: Path, size: str) -> None:
+    """Write the STUDENT folder of a run as an ONNX FILE, checked against PyTorch."""
+    from pipeline.prediction import parse_window
+    from segtrain.export import export_onnx as export
+    from segtrain.model import load_student
+
+    height, width = parse_window(size) or (512, 1024)
+    difference = export(load_student(student), file, height, width)
+    click.echo(
+        f"{file}: pixel_values (batch, 3, {height}, {width}) -> logits; differs from PyTorch by {difference:.1g}"
+    )
 
 
 def _show(out: Path, metrics: dict[str, Any]) -> None:
