@@ -109,7 +109,8 @@ class Trainer:
         self.balancer = RegionBalancer(config.queue, config.coefficient)
         self.step = 0
         self.best = -math.inf  # score on the val split
-        student = student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.memory_format = memory_format(student, accelerator.device)
+        student = student.to(memory_format=self.memory_format)  # type: ignore[call-overload]
         if accelerator.num_processes > 1 and accelerator.device.type == "cuda":  # there is none for CPU tensors
             student = nn.SyncBatchNorm.convert_sync_batchnorm(student)  # type: ignore[no-untyped-call]
         parameters = [p for p in student.parameters() if p.requires_grad]
@@ -187,7 +188,7 @@ class Trainer:
 
     def _logits(self, image_B3HW: Tensor, pseudo_BHW: Tensor) -> Tensor:
         """The student's logits at the size of the pseudo-labels."""
-        logits_BChw = self.student(image_B3HW.contiguous(memory_format=torch.channels_last)).logits
+        logits_BChw = self.student(image_B3HW.contiguous(memory_format=self.memory_format)).logits
         return F.interpolate(logits_BChw.float(), size=pseudo_BHW.shape[-2:], mode="bilinear")
 
     def save(self, folder: Path) -> None:
@@ -250,6 +251,19 @@ def _statistics_kept(model: nn.Module) -> Iterator[None]:
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
+
+
+def memory_format(model: nn.Module, device: torch.device) -> torch.memory_format:
+    """channels_last, which convolutions are faster in, but where it crashes.
+
+    On a CPU, the backward pass of a strided 1x1 convolution with fewer than 16 input channels corrupts memory in
+    channels_last (torch 2.13, oneDNN).
+    """
+    narrow = any(
+        isinstance(m, nn.Conv2d) and m.kernel_size == (1, 1) and m.stride != (1, 1) and m.in_channels < 16
+        for m in model.modules()
+    )
+    return torch.contiguous_format if narrow and device.type == "cpu" else torch.channels_last
 
 
 def make_optimizer(config: TrainConfig, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:

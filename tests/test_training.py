@@ -22,7 +22,7 @@ from segtrain.model import StudentConfig, build_student
 from segtrain.online import OnlineLabels
 from segtrain.schedule import poly_learning_rate
 from segtrain.train import train
-from segtrain.trainer import StepResult, TrainConfig, Trainer, saved_step
+from segtrain.trainer import StepResult, TrainConfig, Trainer, memory_format, saved_step
 from tests.conftest import carbseg
 
 AUGMENT = AugmentConfig(crop_height=64, crop_width=96, scales=(0.5, 1.0))
@@ -342,3 +342,10 @@ def test_learning_rate_ramps_up_and_ends_at_its_minimum() -> None:
     assert max(rates) < 0.005
     assert rates[100] == pytest.approx(1e-4)
     assert poly_learning_rate(0, 100, 0.005, 1e-4, 0.9, 0) == 0.005
+
+
+def test_narrow_students_avoid_the_layout_that_crashes_on_a_cpu() -> None:
+    cpu = torch.device("cpu")
+    assert memory_format(student(), cpu) == torch.contiguous_format
+    assert memory_format(student(StudentConfig()), cpu) == torch.channels_last
+    assert memory_format(student(), torch.device("cuda")) == torch.channels_last
