@@ -30,7 +30,7 @@ from pipeline.commands.options import quiet_libraries
 from pipeline.toy.scenes import driving_scene
 from segtrain.augment import AugmentConfig
 from segtrain.carb import region_losses
-from segtrain.data import Order, Place, PseudoLabelledImages, Views, batches, collate
+from segtrain.data import Order, Place, PseudoLabelledImages, Views, batches, collate, each
 from segtrain.model import StudentConfig, build_student
 from segtrain.online import OnlineLabels
 from segtrain.train import make_accelerator
@@ -121,21 +121,12 @@ def loader_rates(samples: Sequence[Sample], store: Path, steps: int) -> None:
     """Samples per second that loader processes give when nobody holds them up."""
     print("\n| loader processes | samples/s |\n|---|---|")
     for workers in (0, 1, 2):
-        loader = iter(
-            batches(
-                dataset(samples, store, "local"),
-                Order(len(samples), 4, 0),
-                0,
-                steps + 2,
-                workers=workers,
-                rank=0,
-                ranks=1,
-            )
-        )
+        data, order = dataset(samples, store, "local"), Order(len(samples), 4, 0)
+        loader = each(batches(data, order, 0, steps + 1, workers=workers, rank=0, ranks=1))
         next(loader)  # starting the processes is paid once
         started = time.perf_counter()
-        for _ in range(steps):
-            next(loader)
+        for _ in loader:
+            pass
         print(f"| {workers} | {4 * steps / (time.perf_counter() - started):.1f} |")
 
 

@@ -4,12 +4,15 @@ Everything random is drawn from (run seed, step, place in the batch), so that an
 run sees what an uninterrupted one sees, and N processes see together what one process sees.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -242,6 +245,7 @@ class _Steps(Sequence[list[Place]]):
 
     def __init__(self, order: Order, start: int, stop: int, rank: int, ranks: int) -> None:
         self.order, self.start, self.stop, self.rank, self.ranks = order, start, stop, rank, ranks
+        self.is_ended = False
 
     def __len__(self) -> int:
         return self.stop - self.start
@@ -249,6 +253,8 @@ class _Steps(Sequence[list[Place]]):
     def __iter__(self) -> Iterator[list[Place]]:
         share = self.order.batch // self.ranks
         for step in range(self.start, self.stop):
+            if self.is_ended:
+                return
             yield self.order.places(step)[self.rank * share : (self.rank + 1) * share]
 
     def __getitem__(self, index: int) -> list[Place]:  # type: ignore[override]
@@ -265,9 +271,34 @@ def batches(
         num_workers=workers,
         # A forked worker can hang on locks that zarr's threads hold in the parent.
         multiprocessing_context="spawn" if workers else None,
+        worker_init_fn=_one_thread,
         collate_fn=collate,
         pin_memory=torch.cuda.is_available(),
     )
+
+
+def each(loader: DataLoader[TrainBatch]) -> Generator[TrainBatch, None, None]:
+    """The batches of a loader. Raises InputError for what a loader process could not read.
+
+    To be closed by who leaves early: a loader process that ends with a batch in its hands aborts.
+    """
+    coming = iter(loader)
+    try:
+        yield from coming
+    except InputError as error:  # of another process: it comes with that one's traceback
+        message = str(error).strip().splitlines()[-1]
+        raise InputError(message.removeprefix("labelgen.samples.InputError: ")) from error
+    finally:
+        steps = loader.batch_sampler
+        assert isinstance(steps, _Steps)
+        steps.is_ended = True
+        with suppress(InputError, StopIteration):
+            deque(coming, maxlen=0)
+
+
+def _one_thread(worker: int) -> None:
+    """OpenCV's threads would fight with those of the other loader processes."""
+    cv2.setNumThreads(0)
 
 
 def collate(samples: Sequence[TrainBatch]) -> TrainBatch:

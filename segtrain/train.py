@@ -19,7 +19,7 @@ from labelgen.samples import ClassSet, InputError, Sample
 from labelgen.store import PseudoLabelStore
 from labelgen.views import ViewConfig
 from segtrain.augment import AugmentConfig
-from segtrain.data import Order, PseudoLabelledImages, batches
+from segtrain.data import Order, PseudoLabelledImages, batches, each
 from segtrain.model import StudentConfig, build_student
 from segtrain.online import OnlineLabels
 from segtrain.trainer import StepResult, TrainConfig, Trainer
@@ -108,8 +108,8 @@ def train(
         ranks=accelerator.num_processes,
     )
     trainer.student.train()
-    with _signals() as asked:
-        for batch in loader:
+    with _signals() as asked, contextlib.closing(each(loader)) as coming:
+        for batch in coming:
             batch = batch.to(accelerator.device)
             try:
                 result = trainer.train_step(batch if online is None else online.relabel(batch))

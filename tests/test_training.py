@@ -17,7 +17,7 @@ from labelgen.store import PseudoLabelStore
 from labelgen.views import ViewConfig
 from pipeline.datasets import DATASETS
 from segtrain.augment import AugmentConfig
-from segtrain.data import Order, Place, PseudoLabelledImages, TrainBatch, Views, batches, collate
+from segtrain.data import Order, Place, PseudoLabelledImages, TrainBatch, Views, batches, collate, each
 from segtrain.model import StudentConfig, build_student
 from segtrain.online import OnlineLabels
 from segtrain.schedule import poly_learning_rate
@@ -89,6 +89,18 @@ def test_worker_processes_load_the_same_samples(samples: list[Sample], store_pat
         for name, a, b in zip(TrainBatch._fields, here, there, strict=True):
             assert (a is None) == (b is None), name
             assert a is None or torch.equal(a, b), name
+
+
+def test_a_loader_process_says_in_one_line_what_it_cannot_read(
+    samples: list[Sample], store_path: Path, tmp_path: Path
+) -> None:
+    cut = tmp_path / "cut.png"
+    cut.write_bytes(Path(samples[0]["image_path"]).read_bytes()[:500])
+    broken = [Sample(**sample | {"image_path": str(cut)}) for sample in samples]
+    loader = batches(images(broken, store_path), Order(10, 2, 0), 0, 2, workers=1, rank=0, ranks=1)
+    with pytest.raises(InputError) as raised:
+        list(each(loader))
+    assert str(raised.value) == f"{cut} is truncated; copy it again or take it out of the split"
 
 
 def test_pseudo_labels_hold_only_present_classes_and_the_local_view_only_its_box(
