@@ -148,7 +148,7 @@ def describe(classes: ClassSet, dense: DenseCLIP, config: LabelConfig, templates
         "classes": asdict(classes),
         "labels": settings | {"templates": list(templates)},
         "clip": {
-            "weights_sha256": _hash(dense),
+            "weights_sha256": weights_hash(dense),
             "patch_px": dense.patch_px,
             "image_mean": list(dense.image_mean),
             "image_std": list(dense.image_std),
@@ -157,7 +157,8 @@ def describe(classes: ClassSet, dense: DenseCLIP, config: LabelConfig, templates
     }
 
 
-def _hash(dense: DenseCLIP) -> str:
+def weights_hash(dense: DenseCLIP) -> str:
+    """What tells one CLIP's weights from another's."""
     digest = hashlib.sha256()
     for name, tensor in sorted(dense.model.state_dict().items()):
         digest.update(name.encode())

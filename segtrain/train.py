@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
+from labelgen.generate import weights_hash
 from labelgen.maskclip import DenseCLIP
 from labelgen.samples import ClassSet, InputError, Sample
 from labelgen.store import PseudoLabelStore
@@ -97,6 +98,8 @@ def train(
         read_truth=read_truth,
     )
     online = OnlineLabels(clip, text_CD) if clip is not None else None
+    if clip is not None and weights_hash(clip) != store.provenance["clip"]["weights_sha256"]:
+        raise InputError(f"{store.path} was made with another CLIP; give the one that made it with --clip")
     order = Order(len(samples), config.batch, config.seed)
     loader = batches(
         images,

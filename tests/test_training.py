@@ -163,6 +163,35 @@ def test_dual_views_stay_in_their_box_and_off_the_void(
         assert torch.equal(local_HW != 255, inside)
 
 
+def test_dual_views_train_and_refuse_another_clip(
+    samples: list[Sample], store_path: Path, clip_folder: Path, tmp_path: Path
+) -> None:
+    config = replace(CONFIG, views="dual", steps=3, warmup_steps=1)
+    clip = DenseCLIP.from_pretrained(clip_folder)
+    results: list[StepResult] = []
+
+    def dual(folder: Path) -> None:
+        train(
+            samples,
+            CLASSES,
+            store_path,
+            folder,
+            config,
+            AUGMENT,
+            STUDENT,
+            clip=clip,
+            dual=SMALL_VIEWS,
+            on_step=results.append,
+        )
+
+    dual(tmp_path / "a")
+    assert [result.agreed is None for result in results] == [True, False, False]
+    with torch.no_grad():
+        next(iter(clip.model.parameters())).add_(1)
+    with pytest.raises(InputError, match="was made with another CLIP; give the one that made it with --clip"):
+        dual(tmp_path / "b")
+
+
 def test_truth_as_upper_bound_is_warped_with_the_image(store_path: Path, toy_root: Path) -> None:
     with_truth = DATASETS["toy"].list_samples(toy_root, "train", with_truth=True)
 
