@@ -58,10 +58,9 @@ def probabilities(
     height, width = image_HW3.shape[:2]
     total: Tensor | None = None
     for scale in config.scales:
-        # A student strides by 8: anything smaller than a few cells has no features.
-        resized_HW3 = resize_image(image_HW3, max(32, round(height * scale)), max(32, round(width * scale)))
-        if scale == 1.0:
-            resized_HW3 = image_HW3
+        resized_HW3 = image_HW3
+        if scale != 1.0:  # a student strides by 8: anything smaller than a few cells has no features
+            resized_HW3 = resize_image(image_HW3, max(32, round(height * scale)), max(32, round(width * scale)))
         for flip in (False, True)[: 1 + config.flip]:
             logits_CHW = _logits(student, resized_HW3[:, ::-1] if flip else resized_HW3, config)
             if flip:

@@ -9,7 +9,7 @@ import pytest
 from nbclient import NotebookClient
 from PIL import Image
 
-from labelgen.images import read_image
+from labelgen.images import read_image, resize_logits
 from labelgen.layout import StoreLayout
 from labelgen.samples import InputError
 from labelgen.store import ImageLogits, LocalView, PseudoLabelStore
@@ -111,3 +111,17 @@ def test_views_of_one_image_side_by_side(toy_root: Path, clip_folder: Path, tmp_
     carbseg(*options, "--show", "road,sky")
     assert read_image(tmp_path / "views.png").shape[1] == 5 * 320 + 4 * 4
     assert "unknown class 'rod'; did you mean 'road'?" in refused(*options, "--show", "rod")
+
+
+def test_several_global_zooms_are_kept_apart_and_averaged_when_read(run: tuple[object, ...], tmp_path: Path) -> None:
+    folder = store_of(run).parent.parent
+    here = [tmp_path if option == folder else option for option in run]
+    carbseg("labels", *here, "--set", "labels.views.global_zooms=[1.0, 1.5]", "--set", "labels.images_per_shard=2")
+    both = PseudoLabelStore.open(tmp_path / "labels" / "val.zarr")
+    image_id = both.image_ids[0]
+    assert both.read("global_grid", 0).tolist() == [[20, 40], [30, 60]]
+    fine = both.global_logits(image_id)
+    assert fine.shape == (11, 30, 60)
+    single = PseudoLabelStore.open(store_of(run)).global_logits(image_id)
+    other = both.read("global_logits_1", 0).astype(np.float32)
+    np.testing.assert_allclose(fine, (resize_logits(single, 30, 60) + other) / 2, atol=2e-3)
