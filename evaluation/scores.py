@@ -1,8 +1,11 @@
-"""IoU and friends, from a confusion matrix."""
+"""IoU and friends, from a confusion matrix.
 
-from collections.abc import Iterable
+Shapes: C classes, G groups of classes.
+"""
+
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,12 +25,10 @@ class Scores:
     @classmethod
     def from_counts(cls, counts: NDArray[np.int64]) -> Self:
         """counts: (C, C) or (C, C + 1), rows truth, columns prediction; a last column C is "no class"."""
-        classes = counts.shape[0]
-        hits = np.diag(counts[:, :classes]).astype(np.float64)
-        truth, prediction = counts.sum(1), counts[:, :classes].sum(0)
+        hits, truth, prediction = totals(counts)
         with np.errstate(invalid="ignore"):  # 0 / 0 is NaN, as it should be
             return cls(
-                iou=hits / (truth + prediction - hits),
+                iou=iou(hits, truth, prediction),
                 precision=hits / prediction,
                 recall=hits / truth,
                 pixel_accuracy=float(np.float64(hits.sum()) / counts.sum()),
@@ -36,55 +37,45 @@ class Scores:
     @property
     def miou(self) -> float:
         """Mean IoU over the classes that have one: an absent class is left out, not counted as 0."""
-        return float(np.nanmean(self.iou)) if not np.isnan(self.iou).all() else float("nan")
-
-    def as_dict(self, names: list[str]) -> dict[str, Any]:
-        """For JSON: percentages by class name, None where there is no value."""
-
-        def by_name(values: Floats) -> dict[str, float | None]:
-            return {name: _percent(value) for name, value in zip(names, values, strict=True)}
-
-        return {
-            "miou": _percent(self.miou),
-            "pixel_accuracy": _percent(self.pixel_accuracy),
-            "iou": by_name(self.iou),
-            "precision": by_name(self.precision),
-            "recall": by_name(self.recall),
-        }
+        return mean(self.iou)
 
 
-def _percent(value: float) -> float | None:
+def totals(counts: NDArray[np.int64]) -> tuple[Floats, Floats, Floats]:
+    """(hits, truth, prediction) in pixels per class, (..., C) each, of confusion matrices (..., C, C or C + 1)."""
+    classes = counts.shape[-2]
+    hits = np.diagonal(counts[..., :classes], axis1=-2, axis2=-1)
+    return hits.astype(np.float64), counts.sum(-1).astype(np.float64), counts[..., :classes].sum(-2).astype(np.float64)
+
+
+def iou(hits: Floats, truth: Floats, prediction: Floats) -> Floats:
+    """Hits / (truth or prediction), in 0..1; NaN where there is neither."""
+    with np.errstate(invalid="ignore"):
+        return np.asarray(hits / (truth + prediction - hits), np.float64)
+
+
+def mean(values: Floats) -> float:
+    """Over what is not NaN; NaN if nothing is."""
+    return float(np.nanmean(values)) if not np.isnan(values).all() else float("nan")
+
+
+def merge_classes(counts: NDArray[np.int64], groups: Sequence[str]) -> tuple[list[str], NDArray[np.int64]]:
+    """The names of the groups, and the confusion matrix (G, G + 1) of groups of classes.
+
+    counts: (C, C + 1). groups: the group of each class, such as Cityscapes' categories, or () for none. Taking one
+    class for another of its group is a hit.
+    """
+    names = list(dict.fromkeys(groups))
+    belongs_GC = np.array([[group == name for group in groups] for name in names], np.int64)
+    belongs_GC = belongs_GC.reshape(len(names), len(counts))  # no groups: no rows
+    none = (belongs_GC @ counts[:, -1])[:, None]
+    return names, np.concatenate([belongs_GC @ counts[:, :-1] @ belongs_GC.T, none], 1)
+
+
+def percent(value: float) -> float | None:
+    """Of a share in 0..1, with two decimals; None for NaN, which JSON has not."""
     return None if np.isnan(value) else round(100 * float(value), 2)
 
 
-def markdown_table(rows: dict[str, dict[str, Any]], names: list[str]) -> str:
-    """Per-class IoU and mIoU in percent, one line per entry of `rows` (each from `Scores.as_dict`)."""
-    lines = {title: [scores["miou"], *(scores["iou"][name] for name in names)] for title, scores in rows.items()}
-    return _markdown(["mIoU", *names], lines)
-
-
-def markdown_by_class(rows: dict[str, dict[str, Any]], names: list[str]) -> str:
-    """IoU, precision and recall in percent, one line per class, three columns per entry of `rows`."""
-    header = [column for title in rows for column in (f"{title} IoU", "precision", "recall")]
-    kinds = ("iou", "precision", "recall")
-    lines = {name: [scores[kind][name] for scores in rows.values() for kind in kinds] for name in names}
-    lines["mean"] = [_mean(scores[kind].values()) for scores in rows.values() for kind in kinds]
-    return _markdown(header, lines)
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
-
-
-def _markdown(header: list[str], rows: dict[str, list[float | None]]) -> str:
-    def cell(value: float | None) -> str:
-        return "-" if value is None else f"{value:.1f}"
-
-    width = max(map(len, rows), default=0)
-    lines = ["| " + " | ".join([" " * width, *header]) + " |"]
-    lines.append("|" + "|".join("-" * (len(h) + 2) for h in [" " * width, *header]) + "|")
-    for title, values in rows.items():
-        cells = [cell(v).rjust(len(h)) for v, h in zip(values, header, strict=True)]
-        lines.append("| " + " | ".join([title.ljust(width), *cells]) + " |")
-    return "\n".join(lines)
+def by_name(names: Iterable[str], values: Floats) -> dict[str, float | None]:
+    """Percentages by class name."""
+    return {name: percent(value) for name, value in zip(names, values, strict=True)}

@@ -58,6 +58,23 @@ def _check_complete(path: str | Path, data: bytes) -> None:
             raise InputError(f"{path} is truncated; copy it again or take it out of the split")
 
 
+def read_class_map(path: str | Path) -> NDArray[np.uint8]:
+    """(H, W) uint8 ids of a grey or indexed PNG: what `write_indexed_png` wrote.
+
+    Raises FileNotFoundError, and InputError for a broken file or one in colours.
+    """
+    from PIL import Image
+
+    _check_complete(path, Path(path).read_bytes())
+    try:
+        with Image.open(path) as image:
+            if image.mode not in ("L", "P"):
+                raise InputError(f"{path} holds colours ({image.mode}); class maps are indexed or grey PNGs of ids")
+            return np.array(image, np.uint8)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read as an image; make it again") from error
+
+
 def write_png(path: str | Path, image: NDArray[np.uint8]) -> None:
     """Write (H, W) ids or (H, W, 3) RGB, under a temporary name first: no half-written file is ever seen."""
     path = Path(path)
@@ -69,12 +86,12 @@ def write_png(path: str | Path, image: NDArray[np.uint8]) -> None:
 
 
 def write_indexed_png(path: str | Path, ids_HW: NDArray[np.uint8], palette: Sequence[tuple[int, int, int]]) -> None:
-    """Write (H, W) ids as a PNG whose palette shows them in colours, under a temporary name first."""
+    """Write (H, W) ids as a PNG that shows them in colours, black where the palette ends; first under another name."""
     from PIL import Image
 
     path = Path(path)
     image = Image.fromarray(ids_HW)
-    image.putpalette(np.array(palette, np.uint8).tobytes())
+    image.putpalette(np.array(palette, np.uint8).tobytes().ljust(3 * 256, b"\0"))
     partial = path.with_name(path.name + ".partial")
     image.save(partial, format="png")
     partial.replace(path)

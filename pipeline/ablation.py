@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from pipeline.layouts import TRAIN_SPLIT
-from pipeline.runs import write_json
-from pipeline.stages import Run, evaluate, make_labels, train_student, variants
+from pipeline.runs import write_json, write_text
+from pipeline.scoring import evaluate
+from pipeline.stages import Run, make_labels, train_student, variants
 
 
 def ablation(run: Run, split: str, names: Sequence[str], seeds: int) -> dict[str, Any]:
@@ -25,7 +26,7 @@ def ablation(run: Run, split: str, names: Sequence[str], seeds: int) -> dict[str
         seeded = replace(run, out=run.out / f"seed-{seed}")
         for config in configs:
             train_student(seeded, replace(config, seed=seed))
-        for name, scores in evaluate(seeded, split, names)["rows"].items():
+        for name, scores in evaluate(seeded, split, names).metrics["rows"].items():
             if name.startswith("pseudo-labels") and seed:
                 continue
             row = rows.setdefault(name, {"miou": [], "iou": {c: [] for c in scores["iou"]}})
@@ -34,7 +35,7 @@ def ablation(run: Run, split: str, names: Sequence[str], seeds: int) -> dict[str
                 row["iou"][class_name].append(value)
     result = {"dataset": run.spec.name, "split": split, "seeds": seeds, "rows": rows}
     write_json(run.out / "ablation.json", result)
-    (run.out / "ablation.md").write_text(as_markdown(result) + "\n", encoding="utf-8")
+    write_text(run.out / "ablation.md", as_markdown(result) + "\n")
     return result
 
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.confusion import ConfusionMatrix
+from evaluation.confusion import resize_classes
 from evaluation.overlay import colourise, legend, panel
+from evaluation.tally import Tally
 from labelgen.images import read_image, write_indexed_png
 from labelgen.samples import ClassSet, InputError, Sample
 from labelgen.store import MaskView, PseudoLabelStore
@@ -39,14 +40,19 @@ class ImageLabelScores:
     recall: float
 
 
-def read_truth(spec: DatasetSpec, sample: Sample, size: tuple[int, int]) -> Mask:
-    """truth_HW of an image of that size. Raises InputError when they differ, or when there is no truth."""
+def read_truth(spec: DatasetSpec, sample: Sample) -> Mask:
+    """truth_HW: uint8 train ids, 255 = void. Raises InputError when there is no truth."""
     if sample["label_path"] is None:
         raise InputError(f"{sample['image_path']} has no truth to score against")
-    truth_HW = spec.read_truth(sample["label_path"])
-    if truth_HW.shape != size:
-        raise InputError(f"{sample['label_path']} is {truth_HW.shape}, but its image is {size}")
-    return truth_HW
+    return spec.read_truth(sample["label_path"])
+
+
+def fit(classes_HW: Mask, size: tuple[int, ...], sample: Sample) -> Mask:
+    """A class map of an image in the size of its label map. Raises InputError where their shapes differ."""
+    try:
+        return resize_classes(classes_HW, (size[0], size[1]))
+    except ValueError as error:
+        raise InputError(f"{sample['image_id']}: {error}; look at {sample['label_path']}") from error
 
 
 def score_labels(
@@ -54,21 +60,21 @@ def score_labels(
     samples: Sequence[Sample],
     store: PseudoLabelStore,
     on_images: Callable[[int], object] = lambda count: None,
-) -> tuple[dict[str, ConfusionMatrix], ImageLabelScores]:
+) -> tuple[dict[str, Tally], ImageLabelScores]:
     """Pseudo-labels of each view against truth, and the image-level labels against the classes that truth shows."""
-    matrices: dict[str, ConfusionMatrix] = {view: ConfusionMatrix(len(spec.classes)) for view in PSEUDO_VIEWS}
+    tallies = {str(view): Tally(len(spec.classes)) for view in PSEUDO_VIEWS}
     hits = said = there = 0
     for sample in samples:
         image_id = sample["image_id"]
-        truth_HW = read_truth(spec, sample, store.size(image_id))
+        truth_HW = read_truth(spec, sample)
         for view in PSEUDO_VIEWS:
-            matrices[view].update(truth_HW, store.mask(image_id, view))
+            tallies[view].update(image_id, truth_HW, fit(store.mask(image_id, view), truth_HW.shape, sample))
         labels = set(np.flatnonzero(store.labels_of(image_id)).tolist())
         present = set(present_classes(truth_HW))
         hits, said, there = hits + len(labels & present), said + len(labels), there + len(present)
         on_images(1)
     nothing = float("nan")
-    return matrices, ImageLabelScores(hits / said if said else nothing, hits / there if there else nothing)
+    return tallies, ImageLabelScores(hits / said if said else nothing, hits / there if there else nothing)
 
 
 def contact_sheet(

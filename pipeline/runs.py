@@ -11,12 +11,17 @@ from typing import Any
 PACKAGES = ("carbseg", "torch", "transformers", "accelerate", "datasets", "numpy", "opencv-python", "zarr")
 
 
-def write_json(path: Path, data: Any) -> None:
+def write_text(path: Path, text: str) -> None:
     """Write under a temporary name, then rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.write_text(text, encoding="utf-8")
     partial.replace(path)
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write under a temporary name, then rename."""
+    write_text(path, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
 
 
 def versions() -> dict[str, str]:

@@ -1,13 +1,11 @@
-"""The verbs behind the command line: labels, train, evaluate, run. Each reads and writes one run folder.
+"""Labels and training: the two stages that write what all others read, in one run folder.
 
 OUT/labels/SPLIT.zarr    pseudo-labels of a split
 OUT/NAME/                a student: checkpoint, metrics.jsonl, run.json, student/
-OUT/metrics.json         scores, OUT/panels/*.png pictures, OUT/run.json what they were made with
 """
 
 import re
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -18,15 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.confusion import ConfusionMatrix
-from evaluation.overlay import agreement, colourise, panel
 from evaluation.plots import plot_regions
-from labelgen.images import read_image, write_png
+from labelgen.images import read_image
 from labelgen.layout import store_exists
 from labelgen.samples import InputError, Sample
 from labelgen.store import PseudoLabelStore
 from pipeline.config import RunConfig, as_tree
 from pipeline.datasets import DatasetSpec, dataset
-from pipeline.inspection import PSEUDO_VIEWS, compare_views, read_truth, views_panel
+from pipeline.inspection import compare_views, fit, read_truth, views_panel
 from pipeline.layouts import TRAIN_SPLIT
 from pipeline.names import look_up
 from pipeline.progress import follow, progress
@@ -42,7 +39,6 @@ if TYPE_CHECKING:
 
 TINY_CLIP = Path(__file__).parent / "toy" / "clip"
 TINY_CLIP_NAME = "tiny"  # in provenance: not where the package happens to be installed
-PANEL_IMAGES = 6
 # The rows of CARB's Table 1, and the upper bound that trains on pixel labels.
 STUDENTS: "dict[str, tuple[Views, bool]]" = {
     "base": ("base", False),
@@ -98,7 +94,9 @@ class Run:
                 f"{self.spec.name} needs DATA_ROOT (--data-root): {self.spec.how_to_get} and give its path"
             )
         if self.spec.name == "toy" and not any(self.data_root.glob("*")):
-            draw_toy(self.data_root)
+            with process_state().main_process_first():
+                if not any(self.data_root.glob("*")):  # the other processes find it drawn
+                    draw_toy(self.data_root)
         return self.spec.list_samples(self.data_root, split, with_truth=with_truth, tags=self.config.tags)
 
     def settings(self) -> dict[str, Any]:
@@ -179,11 +177,6 @@ def _clip(run: Run) -> "DenseCLIP":
     return load_clip(folder_or_id, run.config.labels, process_state().device)
 
 
-def _read_truth(spec: DatasetSpec, sample: Sample) -> NDArray[np.uint8]:
-    assert sample["label_path"] is not None
-    return spec.read_truth(sample["label_path"])
-
-
 def student_name(config: "TrainConfig") -> str:
     """The row of the paper's Table 1 that a configuration is: base, local, dual, each with or without +carb; truth."""
     return config.views + ("+carb" if config.carb else "")
@@ -229,7 +222,7 @@ def train_student(run: Run, config: "TrainConfig") -> Path:
                 accelerator=accelerator,
                 clip=_clip(run) if config.views == "dual" else None,
                 dual=run.config.labels.views,
-                read_truth=partial(_read_truth, run.spec),
+                read_truth=partial(read_truth, run.spec),
                 validate=partial(_miou, run.spec, val),
                 on_step=on_step,
                 on_best=lambda best, score: save_student(best, folder / "best", about | {"val_miou": score}),
@@ -251,60 +244,9 @@ def _miou(spec: DatasetSpec, samples: Sequence[Sample], student: "PreTrainedMode
 
     matrix = ConfusionMatrix(len(spec.classes))
     for sample in samples:
-        image_HW3 = read_image(sample["image_path"])
-        matrix.update(read_truth(spec, sample, (image_HW3.shape[0], image_HW3.shape[1])), predict(student, image_HW3))
+        truth_HW = read_truth(spec, sample)
+        matrix.update(truth_HW, fit(predict(student, read_image(sample["image_path"])), truth_HW.shape, sample))
     return 100 * matrix.scores().miou
-
-
-def evaluate(run: Run, split: str, students: Sequence[str] | None = None) -> dict[str, Any]:
-    """Score the split's pseudo-labels and the students in OUT (all, or those named); write metrics and panels.
-
-    Returns what metrics.json holds. The pseudo-labels of the split are made first where they are missing.
-    """
-    samples = run.samples(split, with_truth=True)
-    from segtrain.model import load_student
-
-    folders = {name: run.out / name for name in students} if students is not None else _trained(run.out)
-    device = process_state().device
-    models = {f"student {name}": load_student(folder / "student").to(device) for name, folder in folders.items()}
-    store = make_labels(run, split)
-    classes = run.spec.classes
-    matrices = {f"pseudo-labels {view}": ConfusionMatrix(len(classes)) for view in PSEUDO_VIEWS}
-    matrices |= {name: ConfusionMatrix(len(classes)) for name in models}
-    shown = {int(i) for i in np.linspace(0, len(samples) - 1, min(PANEL_IMAGES, len(samples)))}
-    rows, captions = [], list[str]()
-    with progress(len(samples), f"scoring {split}", "images") as bar:
-        for i, sample in enumerate(samples):
-            image_HW3, truth_HW, maps = _class_maps(run.spec, sample, store, models)
-            for name, matrix in matrices.items():
-                matrix.update(truth_HW, maps[name])
-            if i in shown:
-                captions, pictures = _panel_row(run.spec, image_HW3, truth_HW, maps, list(models))
-                rows.append(pictures)
-            bar.update()
-    names = list(classes.names)
-    metrics = {
-        "dataset": run.spec.name,
-        "split": split,
-        "images": len(samples),
-        "rows": {name: matrix.scores().as_dict(names) for name, matrix in matrices.items()},
-    }
-    write_json(run.out / "metrics.json", metrics)
-    write_json(run.out / "run.json", provenance(run.settings()))
-    (run.out / "panels").mkdir(parents=True, exist_ok=True)
-    write_png(run.out / "panels" / f"{split}.png", panel(rows, captions))
-    return metrics
-
-
-def run_all(run: Run, split: str, students: Sequence["TrainConfig"]) -> dict[str, Any]:
-    """All stages: labels of the training split, the students, scores on `split`."""
-    started = time.monotonic()
-    run.samples(split, with_truth=True)  # a missing split should not wait for the training
-    make_labels(run, TRAIN_SPLIT)
-    for config in students:
-        train_student(run, config)
-    metrics = evaluate(run, split, [student_name(config) for config in students])
-    return metrics | {"seconds": round(time.monotonic() - started)}
 
 
 def variants(config: "TrainConfig", names: Sequence[str]) -> list["TrainConfig"]:
@@ -317,40 +259,3 @@ def _clip_of(stores: str) -> str | None:
     """The CLIP that the training labels were made with, if there are any."""
     path = f"{stores}/{TRAIN_SPLIT}.zarr"
     return str(PseudoLabelStore.open(path).provenance["clip_id"]) if store_exists(path) else None
-
-
-def _trained(out: Path) -> dict[str, Path]:
-    return {path.parent.name: path.parent for path in sorted(out.glob("*/student")) if path.is_dir()}
-
-
-def _class_maps(
-    spec: DatasetSpec, sample: Sample, store: PseudoLabelStore, models: "dict[str, PreTrainedModel]"
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8], dict[str, NDArray[np.uint8]]]:
-    """Image, truth, and a class map per row of the table; all in the image's size."""
-    from segtrain.predict import predict
-
-    image_HW3 = read_image(sample["image_path"])
-    truth_HW = read_truth(spec, sample, (image_HW3.shape[0], image_HW3.shape[1]))
-    if store.size(sample["image_id"]) != truth_HW.shape:
-        raise InputError(f"{sample['image_path']} has changed since its pseudo-labels were made; make them again")
-    maps = {f"pseudo-labels {view}": store.mask(sample["image_id"], view) for view in PSEUDO_VIEWS}
-    maps |= {name: predict(model, image_HW3) for name, model in models.items()}
-    return image_HW3, truth_HW, maps
-
-
-def _panel_row(
-    spec: DatasetSpec,
-    image_HW3: NDArray[np.uint8],
-    truth_HW: NDArray[np.uint8],
-    maps: dict[str, NDArray[np.uint8]],
-    students: list[str],
-) -> tuple[list[str], list[NDArray[np.uint8]]]:
-    """Image | truth | global | local | agreement of the last student with the global pseudo-labels | prediction."""
-    palette = spec.classes.palette
-    global_HW, local_HW = maps["pseudo-labels global"], maps["pseudo-labels local"]
-    row = {"image": image_HW3, "truth": colourise(truth_HW, palette)}
-    row |= {"global pseudo-labels": colourise(global_HW, palette), "local pseudo-labels": colourise(local_HW, palette)}
-    if students:
-        predicted_HW = maps[students[-1]]
-        row |= {"agreement": agreement(global_HW, predicted_HW), students[-1]: colourise(predicted_HW, palette)}
-    return list(row), list(row.values())

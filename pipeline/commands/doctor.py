@@ -22,17 +22,19 @@ def doctor() -> None:
     click.echo(f"{'devices':14} {', '.join(devices) or f'CPU, {torch.get_num_threads()} threads'}")
     for dtype in (torch.float32, torch.bfloat16):
         rate = matmul_gflops(dtype, "cuda" if devices else "cpu")
-        click.echo(f"{'matmul':14} {rate:.0f} GFLOP/s in {str(dtype).removeprefix('torch.')}")
+        click.echo(f"{'matmul':14} {rate:.3g} GFLOP/s in {str(dtype).removeprefix('torch.')}")
 
 
-def matmul_gflops(dtype: "torch.dtype", device: str, size: int = 2048, repeats: int = 10) -> float:
-    """Rate of a size x size matrix product."""
+def matmul_gflops(dtype: "torch.dtype", device: str, size: int = 1024, seconds: float = 0.5) -> float:
+    """Rate of size x size matrix products, one after the other for so long: some CPUs take seconds for one in bf16."""
     import torch
 
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     float((a @ b).sum())  # warm up, and wait for the device
-    started = time.perf_counter()
-    for _ in range(repeats):
-        product = a @ b
-    float(product.sum())
+    started, repeats = time.perf_counter(), 0
+    while time.perf_counter() < started + seconds:
+        for _ in range(1 if device == "cpu" else 100):  # a GPU is fed faster than it can be asked
+            product = a @ b
+            repeats += 1
+        float(product.sum())
     return 2 * size**3 * repeats / (time.perf_counter() - started) / 1e9

@@ -77,7 +77,7 @@ def verify(store: str, redo: bool) -> None:
 @click.option("--split", default="train", show_default=True, help="Split whose pseudo-labels to score; needs truth.")
 def score(run: "Run", split: str) -> None:
     """Score pseudo-labels (IoU, precision, recall) and image-level labels against truth, where there is some."""
-    from evaluation.scores import markdown_by_class
+    from evaluation.tables import markdown_by_class
     from labelgen.store import PseudoLabelStore
     from pipeline.inspection import score_labels
     from pipeline.progress import progress
@@ -87,8 +87,8 @@ def score(run: "Run", split: str) -> None:
     store.require_complete()
     samples = run.samples(split, with_truth=True)
     with progress(len(samples), f"scoring {split}", "images") as bar:
-        matrices, image_labels = score_labels(run.spec, samples, store, bar.update)
-    rows = {view: matrix.scores().as_dict(store.class_names) for view, matrix in matrices.items()}
+        tallies, image_labels = score_labels(run.spec, samples, store, bar.update)
+    rows = {view: tally.as_dict(store.class_names) for view, tally in tallies.items()}
     click.echo(f"Pseudo-labels in {store.path} against truth, percent; {len(samples)} images")
     click.echo(markdown_by_class(rows, store.class_names))
     right, found = 100 * image_labels.precision, 100 * image_labels.recall

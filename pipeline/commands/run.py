@@ -1,7 +1,7 @@
-"""carbseg train, evaluate, run, predict: from pseudo-labels to a scored student and its class maps."""
+"""carbseg train, run, ablation, predict, export-onnx: from pseudo-labels to a student and its class maps."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -30,24 +30,27 @@ def train(run: "Run", steps: int | None) -> None:
 @click.command()
 @run_options
 @click.option("--split", default="val", show_default=True, help="Split with truth to score on.")
-def evaluate(run: "Run", split: str) -> None:
-    """Score pseudo-labels and every trained student against truth; write metrics.json and panels."""
-    from pipeline.stages import evaluate as score
-
-    _show(run.out, score(run, split))
-
-
-@click.command()
-@run_options
-@click.option("--split", default="val", show_default=True, help="Split with truth to score on.")
 @click.option("--students", default="base,local+carb", show_default=True, help="Rows of CARB's Table 1 to train.")
 def run(run: "Run", split: str, students: str) -> None:
     """All stages in one go: labels, students, scores."""
-    from pipeline.stages import run_all, variants
+    import time
 
-    metrics = run_all(run, split, variants(run.config.train, [name.strip() for name in students.split(",")]))
-    _show(run.out, metrics)
-    click.echo(f"{metrics['seconds']} s in all")
+    from pipeline.commands.evaluation import show
+    from pipeline.layouts import TRAIN_SPLIT
+    from pipeline.scoring import evaluate
+    from pipeline.stages import make_labels, process_state, train_student, variants
+
+    started = time.monotonic()
+    names = [name.strip() for name in students.split(",")]
+    configs = variants(run.config.train, names)
+    run.samples(split, with_truth=True)  # a missing split should not wait for the training
+    make_labels(run, TRAIN_SPLIT)
+    for config in configs:
+        train_student(run, config)
+    scored = evaluate(run, split, names)
+    if process_state().is_main_process:
+        show(run.out, scored.metrics)
+        click.echo(f"{time.monotonic() - started:.0f} s in all")
 
 
 @click.command()
@@ -132,13 +135,3 @@ def export_onnx(student: Path, file: Path, size: str) -> None:
     click.echo(
         f"{file}: pixel_values (batch, 3, {height}, {width}) -> logits; differs from PyTorch by {difference:.1g}"
     )
-
-
-def _show(out: Path, metrics: dict[str, Any]) -> None:
-    from evaluation.scores import markdown_table
-
-    rows = metrics["rows"]
-    names = list(next(iter(rows.values()))["iou"])
-    click.echo(f"\nIoU in percent on {metrics['images']} images of {metrics['dataset']} {metrics['split']}")
-    click.echo(markdown_table(rows, names))
-    click.echo(f"\nscores in {out / 'metrics.json'}, pictures in {out / 'panels'}")

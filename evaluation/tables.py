@@ -1,0 +1,62 @@
+"""Scores as tables: Markdown for people, CSV for other programs."""
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+Rows = Mapping[str, Mapping[str, Any]]  # title -> scores, as in metrics.json: percentages, None where there is none
+KINDS = ("iou", "precision", "recall", "boundary_iou")
+SUMMARY = {"mIoU": "miou", "boundary": "boundary_miou", "categories": "category_miou", "accuracy": "pixel_accuracy"}
+
+
+def markdown_table(rows: Rows, names: Sequence[str]) -> str:
+    """MIoU and per-class IoU in percent, one line per entry of `rows`."""
+    lines = {title: [scores["miou"], *(scores["iou"][name] for name in names)] for title, scores in rows.items()}
+    return markdown(["mIoU", *names], lines)
+
+
+def markdown_summary(rows: Rows) -> str:
+    """mIoU, boundary mIoU, category mIoU and pixel accuracy in percent, one line per entry of `rows`."""
+    return markdown(list(SUMMARY), {title: [scores[key] for key in SUMMARY.values()] for title, scores in rows.items()})
+
+
+def markdown_by_class(rows: Rows, names: Sequence[str]) -> str:
+    """IoU, precision and recall in percent, one line per class, three columns per entry of `rows`."""
+    kinds = ("iou", "precision", "recall")
+    header = [column for title in rows for column in (f"{title} IoU", "precision", "recall")]
+    lines = {name: [scores[kind][name] for scores in rows.values() for kind in kinds] for name in names}
+    lines["mean"] = [_mean(scores[kind].values()) for scores in rows.values() for kind in kinds]
+    return markdown(header, lines)
+
+
+def csv_table(rows: Rows, names: Sequence[str]) -> str:
+    """One line per entry of `rows` and class, percentages; a class called "mean" holds the means."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["row", "class", *KINDS])
+    for title, scores in rows.items():
+        for name in names:
+            writer.writerow([title, name, *(scores[kind][name] for kind in KINDS)])
+        writer.writerow([title, "mean", *(_mean(scores[kind].values()) for kind in KINDS)])
+    return text.getvalue()
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return round(sum(known) / len(known), 2) if known else None
+
+
+def markdown(header: Sequence[str], rows: Mapping[str, Sequence[float | None]]) -> str:
+    """A table with one decimal, right-aligned, a dash where there is no value; columns as wide as they need."""
+    width = max(map(len, rows), default=0)
+
+    def cell(value: float | None) -> str:
+        return "-" if value is None else f"{value:.1f}"
+
+    lines = ["| " + " | ".join([" " * width, *header]) + " |"]
+    lines.append("|" + "|".join("-" * (len(h) + 2) for h in [" " * width, *header]) + "|")
+    for title, values in rows.items():
+        cells = [cell(v).rjust(len(h)) for v, h in zip(values, header, strict=True)]
+        lines.append("| " + " | ".join([title.ljust(width), *cells]) + " |")
+    return "\n".join(lines)

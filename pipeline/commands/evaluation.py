@@ -1,0 +1,65 @@
+"""carbseg evaluate: scores against truth, and whether one is better than another."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pipeline.commands.options import DefaultCommand, run_options
+
+if TYPE_CHECKING:
+    from pipeline.stages import Run
+
+FOLDER = click.Path(path_type=Path)
+
+
+@click.group(cls=DefaultCommand)
+def evaluate() -> None:
+    """Score against truth ('evaluate --dataset ...' is short for 'evaluate scores --dataset ...')."""
+
+
+def _compare(ctx: click.Context, _: click.Parameter, runs: tuple[Path, Path] | None) -> None:
+    """Compare instead of scoring; an eager option, for no data set is needed."""
+    if not runs or ctx.resilient_parsing:
+        return
+    from pipeline.comparing import compare_runs
+
+    click.echo(compare_runs(*runs))
+    ctx.exit()
+
+
+@evaluate.command()
+@click.option(
+    "--compare",
+    nargs=2,
+    type=FOLDER,
+    is_eager=True,
+    expose_value=False,
+    callback=_compare,
+    metavar="A B",
+    help="Score nothing: say how B's scores differ from A's, two run folders or students (runs/toy/base).",
+)
+@run_options
+@click.option("--split", default="val", show_default=True, help="Split with truth to score on.")
+@click.option("--predictions", multiple=True, type=FOLDER, help="Folder of class maps (ID.png) to score as well.")
+@click.option("--model", "models", multiple=True, type=FOLDER, help="Folder of a HF segmentation model to score.")
+def scores(run: "Run", split: str, predictions: tuple[Path, ...], models: tuple[Path, ...]) -> None:
+    """Score pseudo-labels, every trained student and others against truth; write metrics and panels."""
+    from pipeline.scoring import evaluate as score
+    from pipeline.stages import process_state
+
+    scored = score(run, split, predictions=predictions, models=models)
+    if process_state().is_main_process:
+        show(run.out, scored.metrics)
+
+
+def show(out: Path, metrics: dict[str, Any]) -> None:
+    """Print the tables, and where the rest is."""
+    from evaluation.tables import markdown_summary, markdown_table
+
+    rows = metrics["rows"]
+    click.echo(f"\nIoU in percent on {metrics['images']} images of {metrics['dataset']} {metrics['split']}")
+    click.echo(markdown_table(rows, metrics["classes"]["names"]))
+    click.echo("\nMeans")
+    click.echo(markdown_summary(rows))
+    click.echo(f"\nscores in {out / 'metrics.json'}, .md and .csv, pictures in {out / 'panels'}")

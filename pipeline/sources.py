@@ -1,0 +1,142 @@
+"""Where the class maps that are scored come from: pseudo-labels, students, folders of PNGs, any HF model.
+
+Shapes: C classes, H W pixels.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluation.confusion import NONE
+from labelgen.images import read_class_map, write_indexed_png
+from labelgen.samples import ClassSet, InputError, Sample
+from labelgen.store import MaskView, PseudoLabelStore
+from pipeline.datasets import DatasetSpec
+from pipeline.inspection import PSEUDO_VIEWS
+from pipeline.stages import Run, process_state
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+Mask = NDArray[np.uint8]
+Picture = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the class maps of a row of the table are from.
+
+    class_map(sample, image_HW3): classes_HW, uint8 train ids, 255 = no class. about: what to say of it. kept: the
+    folder where evaluate leaves them as ID.png; None: they can be had again at no cost.
+    """
+
+    class_map: Callable[[Sample, Picture], Mask]
+    about: str
+    kept: Path | None = None
+
+    def again(self, sample: Sample, image_HW3: Picture) -> Mask:
+        """The class map of an image that has been scored."""
+        return self.class_map(sample, image_HW3) if self.kept is None else read_class_map(self._file(sample))
+
+    def keep(self, sample: Sample, classes_HW: Mask, classes: ClassSet) -> None:
+        """Leave the class map where `again` finds it."""
+        if self.kept is not None:
+            write_indexed_png(self._file(sample), classes_HW, classes.palette)
+
+    def _file(self, sample: Sample) -> Path:
+        assert self.kept is not None
+        return self.kept / f"{sample['image_id']}.png"
+
+
+def pseudo_sources(store: PseudoLabelStore) -> dict[str, Source]:
+    """The pseudo-labels of each view."""
+
+    def class_map(view: MaskView, sample: Sample, image_HW3: Picture) -> Mask:
+        if store.size(sample["image_id"]) != image_HW3.shape[:2]:
+            raise InputError(f"{sample['image_path']} has changed since its pseudo-labels were made; make them again")
+        return store.mask(sample["image_id"], view)
+
+    return {f"pseudo-labels {view}": Source(partial(class_map, view), store.path) for view in PSEUDO_VIEWS}
+
+
+def student_sources(run: Run, split: str, names: Sequence[str] | None) -> dict[str, Source]:
+    """The students in OUT: those named, or all."""
+    if names is None:
+        names = [path.parent.name for path in sorted(run.out.glob("*/student")) if path.is_dir()]
+    maps = run.out / "maps" / split
+    return {
+        f"student {name}": _model_source(run.spec, run.out / name / "student", maps / f"student-{name}")
+        for name in names
+    }
+
+
+def other_sources(
+    run: Run, split: str, samples: Sequence[Sample], predictions: Sequence[Path], models: Sequence[Path]
+) -> dict[str, Source]:
+    """Folders of class maps, and HF models. Raises InputError for two that would have one name."""
+    found = [(f"predictions {folder.name}", _folder_source(run.spec, samples, folder)) for folder in predictions]
+    for folder in models:
+        kept = run.out / "maps" / split / f"model-{folder.name}"
+        found.append((f"model {folder.name}", _model_source(run.spec, folder, kept)))
+    sources = dict(found)
+    if len(sources) < len(found):
+        raise InputError("two folders would be one row of the table; give --predictions and --model different names")
+    return sources
+
+
+def _model_source(spec: DatasetSpec, folder: Path, kept: Path) -> Source:
+    """Of a HF semantic segmentation model; its classes are those of the data set that have the same name or prompt."""
+    from segtrain.model import load_student
+    from segtrain.predict import predict
+
+    model = load_student(folder).to(process_state().device)
+    labels = _labels(model)
+    train_ids = {prompt: i for i, prompts in enumerate(spec.classes.prompts) for prompt in prompts}
+    train_ids |= {name: i for i, name in enumerate(spec.classes.names)}
+    table = np.full(256, NONE, np.uint8)
+    table[: len(labels)] = [train_ids.get(label, train_ids.get(label.lower(), NONE)) for label in labels]
+    unknown = [label for label, train_id in zip(labels, table, strict=False) if train_id == NONE]
+    if len(unknown) == len(labels):
+        raise InputError(f"no class of the model {folder} is called like one of {spec.name}; rename its id2label")
+    about = str(folder) + (f" (no class of {spec.name}: {', '.join(unknown)})" if unknown else "")
+    return Source(lambda sample, image_HW3: table[predict(model, image_HW3)], about, kept)
+
+
+def _labels(model: "PreTrainedModel") -> list[str]:
+    by_id = {int(i): str(name) for i, name in (model.config.id2label or {}).items()}
+    return [by_id[i] for i in sorted(by_id)]
+
+
+def _folder_source(spec: DatasetSpec, samples: Sequence[Sample], folder: Path) -> Source:
+    """Of a folder, subfolders included: ID.png with train ids, or ID..._labelIds.png with the data set's own ids."""
+    if not folder.is_dir():
+        raise InputError(f"no folder {folder} of predictions")
+    files = {path.name: path for path in sorted(folder.rglob("*.png"))}
+    names = ("{}.png", "{}_pred_labelIds.png", "{}_gtFine_labelIds.png")
+    found = {
+        sample["image_id"]: next((files[n] for name in names if (n := name.format(sample["image_id"])) in files), None)
+        for sample in samples
+    }
+    missing = [image_id for image_id, path in found.items() if path is None]
+    if missing:
+        raise InputError(
+            f"{folder} has no class map of {len(missing)} of {len(found)} images, such as {missing[0]}.png"
+        )
+
+    def class_map(sample: Sample, image_HW3: Picture) -> Mask:
+        path = found[sample["image_id"]]
+        assert path is not None
+        if path.name.endswith("_labelIds.png"):
+            return spec.read_truth(path)
+        classes_HW = read_class_map(path)
+        highest = int(classes_HW[classes_HW != NONE].max(initial=0))
+        if highest >= len(spec.classes):
+            raise InputError(f"{path} holds {highest}, but train ids of {spec.name} end at {len(spec.classes) - 1}")
+        return classes_HW
+
+    return Source(class_map, str(folder))

@@ -1,0 +1,173 @@
+"""carbseg evaluate as a user meets it: rows of all kinds, several processes, comparisons, errors."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import SegformerConfig, SegformerForSemanticSegmentation
+
+from evaluation.tally import load_tallies
+from labelgen.images import read_class_map, write_indexed_png, write_png
+from pipeline.datasets import DATASETS
+from segtrain.model import StudentConfig, build_student, save_student
+from tests.conftest import LAUNCH, ROOT, carbseg
+
+SPEC = DATASETS["toy"]
+
+
+@pytest.fixture(scope="module")
+def out(clip_folder: Path, toy_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder with pseudo-labels of val and two students that have learned nothing."""
+    folder = tmp_path_factory.mktemp("runs") / "toy"
+    for seed, name in enumerate(("base", "local+carb")):
+        torch.manual_seed(seed)
+        student = build_student(StudentConfig(width=4, aspp_channels=8), SPEC.classes, torch.randn(11, 8))
+        save_student(student, folder / name / "student", {})
+    carbseg("labels", *options(folder, toy_root), "--clip", clip_folder, "--split", "val")
+    return folder
+
+
+def options(out: Path, toy_root: Path) -> list[Any]:
+    return ["--dataset", "toy", "--data-root", toy_root, "--out", out, "--stores", out / "labels"]
+
+
+def evaluated(out: Path, toy_root: Path, clip_folder: Path, *others: object) -> dict[str, Any]:
+    carbseg("evaluate", *options(out, toy_root), "--clip", clip_folder, *others)
+    metrics: dict[str, Any] = json.loads((out / "metrics.json").read_text())
+    return metrics
+
+
+def refused(*arguments: object) -> str:
+    done = carbseg("evaluate", *arguments, check=False)
+    assert done.returncode in (1, 2)
+    assert "Traceback" not in done.stderr
+    return done.stderr.strip().splitlines()[-1]
+
+
+def segformer(folder: Path, labels: list[str]) -> Path:
+    """A tiny SegFormer with random weights."""
+    config = SegformerConfig(
+        hidden_sizes=[4, 4, 4, 4],
+        depths=[1, 1, 1, 1],
+        num_attention_heads=[1, 1, 1, 1],
+        decoder_hidden_size=4,
+        id2label=dict(enumerate(labels)),
+        label2id={label: i for i, label in enumerate(labels)},
+    )
+    torch.manual_seed(0)
+    SegformerForSemanticSegmentation(config).save_pretrained(folder)
+    return folder
+
+
+def test_truth_as_predictions_scores_a_hundred_and_every_file_says_the_same(
+    out: Path, toy_root: Path, clip_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "mine" / "sub").mkdir(parents=True)
+    for sample in SPEC.list_samples(toy_root, "val"):
+        truth = SPEC.read_truth(sample["label_path"] or "")
+        write_indexed_png(tmp_path / "mine" / "sub" / f"{sample['image_id']}.png", truth, SPEC.classes.palette)
+    metrics = evaluated(out, toy_root, clip_folder, "--predictions", tmp_path / "mine")
+    jsonschema.validate(metrics, json.loads((ROOT / "evaluation" / "metrics.schema.json").read_text()))
+    perfect = metrics["rows"]["predictions mine"]
+    assert perfect["miou"] == perfect["boundary_miou"] == perfect["pixel_accuracy"] == 100
+    assert list(metrics["rows"])[3:] == ["predictions mine", "student base", "student local+carb"]
+    tallies = load_tallies(out / "counts-val.npz")
+    for row, scores in metrics["rows"].items():
+        assert tallies[row].confusion.sum(0).tolist() == scores["confusion"]
+    lines = list(csv.DictReader((out / "metrics.csv").read_text().splitlines()))
+    by_cell = {(line["row"], line["class"]): line["iou"] for line in lines}
+    assert float(by_cell["student base", "road"]) == metrics["rows"]["student base"]["iou"]["road"]
+    assert float(by_cell["predictions mine", "mean"]) == 100
+    assert "| predictions mine     | 100.0 |" in (out / "metrics.md").read_text()
+    maps = sorted((out / "maps" / "val" / "student-base").iterdir())
+    assert [path.stem for path in maps] == [s["image_id"] for s in SPEC.list_samples(toy_root, "val")]
+    with Image.open(maps[0]) as image:
+        assert image.mode == "P"
+    again = evaluated(out, toy_root, clip_folder, "--predictions", out / "maps" / "val" / "student-base")
+    rows = again["rows"]
+    assert rows["predictions student-base"]["confusion"] == rows["student base"]["confusion"]
+
+
+def test_two_processes_score_what_one_scores(out: Path, toy_root: Path, clip_folder: Path, tmp_path: Path) -> None:
+    alone = evaluated(out, toy_root, clip_folder)
+    (out / "metrics.json").unlink()
+    command = [sys.executable, *LAUNCH, "-m", "pipeline", "evaluate", *options(out, toy_root), "--clip", clip_folder]
+    done = subprocess.run(
+        [str(part) for part in command],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("IoU in percent on 3 images") == 1  # three images for two processes, one table
+    assert json.loads((out / "metrics.json").read_text()) == alone
+
+
+def test_a_models_classes_are_found_by_name_and_others_count_as_misses(
+    out: Path, toy_root: Path, clip_folder: Path, tmp_path: Path
+) -> None:
+    folder = segformer(tmp_path / "other", ["Road", "traffic sign", "dragon"])
+    metrics = evaluated(out, toy_root, clip_folder, "--model", folder)
+    scores = metrics["rows"]["model other"]
+    assert scores["source"] == f"{folder} (no class of toy: dragon)"
+    predicted = np.unique([read_class_map(path) for path in (out / "maps" / "val" / "model-other").iterdir()])
+    assert set(predicted.tolist()) <= {SPEC.classes.names.index("road"), SPEC.classes.names.index("sign"), 255}
+    strange = segformer(tmp_path / "strange", ["dragon", "elf"])
+    assert "no class of the model" in refused(*options(out, toy_root), "--model", strange)
+
+
+def test_predictions_that_do_not_fit_are_refused(out: Path, toy_root: Path, clip_folder: Path, tmp_path: Path) -> None:
+    base = [*options(out, toy_root), "--clip", clip_folder, "--predictions", tmp_path / "maps"]
+    before = (out / "metrics.json").read_bytes() if (out / "metrics.json").exists() else None
+    assert "no folder" in refused(*base)
+    (tmp_path / "maps").mkdir()
+    ids = [sample["image_id"] for sample in SPEC.list_samples(toy_root, "val")]
+    for image_id in ids[1:]:
+        write_png(tmp_path / "maps" / f"{image_id}.png", np.zeros((160, 320), np.uint8))
+    assert f"lacks 1 of 3 class maps, such as {ids[0]}.png" in refused(*base)
+    write_png(tmp_path / "maps" / f"{ids[0]}.png", np.full((160, 320), 33, np.uint8))
+    assert f"{ids[0]}.png holds 33, but train ids of toy end at 10" in refused(*base)
+    write_png(tmp_path / "maps" / f"{ids[0]}.png", np.zeros((160, 320, 3), np.uint8))
+    assert "holds colours (RGB)" in refused(*base)
+    write_png(tmp_path / "maps" / f"{ids[0]}.png", np.zeros((100, 100), np.uint8))
+    assert "a class map of 100 x 100 does not fit 160 x 320 pixels" in refused(*base)
+    assert "two folders would be one row" in refused(*base, "--predictions", tmp_path / "maps")
+    assert before == ((out / "metrics.json").read_bytes() if before else None)
+
+
+def test_smaller_predictions_are_resized_to_their_truth(
+    out: Path, toy_root: Path, clip_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "half").mkdir()
+    for sample in SPEC.list_samples(toy_root, "val"):
+        truth = SPEC.read_truth(sample["label_path"] or "")
+        write_png(tmp_path / "half" / f"{sample['image_id']}.png", np.ascontiguousarray(truth[::2, ::2]))
+    scores = evaluated(out, toy_root, clip_folder, "--predictions", tmp_path / "half")["rows"]["predictions half"]
+    assert 90 < scores["pixel_accuracy"] < 100
+
+
+def test_comparison_of_runs_and_of_students(out: Path, toy_root: Path, clip_folder: Path, tmp_path: Path) -> None:
+    evaluated(out, toy_root, clip_folder)
+    said = carbseg("evaluate", "--compare", out / "base", out / "local+carb").stdout
+    assert f"A: {out / 'base'}, student base" in said
+    assert f"B: {out / 'local+carb'}, student local+carb" in said
+    assert len([line for line in said.splitlines() if line.startswith("| ")]) == 1 + 1 + 11
+    whole = carbseg("evaluate", "--compare", out, out).stdout
+    assert whole.count("| mIoU ") == 5  # every row that both have: three views, two students
+    assert "+0.0 .. +0.0" in whole
+    assert "was not scored" in refused("--compare", tmp_path, out)
+    assert "has no scored 'student nobody'" in refused("--compare", out / "nobody", out)
+    (tmp_path / "metrics.json").write_text((out / "metrics.json").read_text().replace('"val"', '"test"'))
+    (tmp_path / "counts-test.npz").write_bytes((out / "counts-val.npz").read_bytes())
+    assert "were scored on another split" in refused("--compare", out, tmp_path)
