@@ -66,6 +66,42 @@ def test_a_batch_without_valid_pixels_gives_zero_and_a_finite_gradient() -> None
     assert torch.equal(logits.grad, torch.zeros_like(logits))
 
 
+def test_an_image_without_labels_is_ignored_and_those_beside_it_are_not() -> None:
+    logits = torch.randn(2, 3, 4, 4, requires_grad=True)
+    pseudo = torch.randint(0, 3, (2, 4, 4))
+    pseudo[1] = 255
+    present = torch.tensor([[True, True, True], [False, False, False]])
+    both = region_losses(logits, pseudo, present)
+    alone = region_losses(logits[:1], pseudo[:1], present[:1])
+    for a, b in zip(both, alone, strict=True):
+        torch.testing.assert_close(a, b)
+    (both.consistent + both.inconsistent).backward()
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
+    assert not logits.grad[1].any()
+
+
+def test_an_image_of_one_class_is_consistent_everywhere_whatever_the_student_says() -> None:
+    logits = torch.randn(1, 3, 4, 4, requires_grad=True)
+    regions = region_losses(logits, torch.full((1, 4, 4), 2), torch.tensor([[False, False, True]]))
+    assert (regions.consistent_area, regions.inconsistent_area) == (1, 0)
+    assert regions.inconsistent == 0
+    torch.testing.assert_close(regions.consistent, warmup_loss(logits, torch.full((1, 4, 4), 2)))
+    assert RegionBalancer().update(regions) == 1.0  # an empty queue: no ratio yet
+    (regions.consistent + regions.inconsistent).backward()
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
+
+
+def test_an_empty_consistent_region_gives_zero_and_a_finite_gradient() -> None:
+    logits = torch.tensor([[5.0, 0.0]] * 4).T.reshape(1, 2, 2, 2).clone().requires_grad_()
+    regions = region_losses(logits, torch.ones(1, 2, 2, dtype=torch.long), torch.ones(1, 2, dtype=torch.bool))
+    assert (regions.consistent, regions.consistent_area, regions.inconsistent_area) == (0, 0, 1)
+    (regions.consistent + regions.inconsistent).backward()
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
+
+
 def test_an_empty_region_does_not_enter_its_queue() -> None:
     balancer = RegionBalancer(window=5)
     balancer.update(losses(1.0, 4.0))

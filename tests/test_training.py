@@ -295,6 +295,24 @@ def test_a_batch_without_any_valid_pixel_trains_on(samples: list[Sample], store_
     assert all(torch.isfinite(p).all() for p in trainer.student.parameters())
 
 
+def test_images_of_one_class_and_without_labels_train_on_and_stay_finite(
+    samples: list[Sample], store_path: Path
+) -> None:
+    batch = collate([images(samples, store_path)[place] for place in Order(10, 2, 0).places(0)])
+    one_class, nothing = torch.eye(11)[3].bool(), torch.zeros(11).bool()
+    for labels in ([one_class, one_class], [one_class, nothing]):
+        is_present_BC = torch.stack(labels)
+        void_B11 = ~is_present_BC.any(1)[:, None, None]
+        pseudo_BHW = torch.full_like(batch.global_pseudo_BHW, 3).masked_fill(void_B11, 255)
+        local_BHW = torch.full_like(batch.local_pseudo_BHW, 3).masked_fill(void_B11, 255)
+        strange = batch._replace(global_pseudo_BHW=pseudo_BHW, local_pseudo_BHW=local_BHW, is_present_BC=is_present_BC)
+        trainer = Trainer(student(), replace(CONFIG, warmup_steps=1), Accelerator())
+        results = [trainer.train_step(strange) for _ in range(4)]
+        assert all(np.isfinite(r.loss) for r in results)
+        assert results[-1].agreed == 1
+        assert all(torch.isfinite(p).all() for p in trainer.student.parameters())
+
+
 def test_a_loss_that_is_not_finite_stops_and_says_what_to_try(samples: list[Sample], store_path: Path) -> None:
     batch = collate([images(samples, store_path)[place] for place in Order(10, 2, 0).places(0)])
     trainer = Trainer(student(), CONFIG, Accelerator())
