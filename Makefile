@@ -44,6 +44,7 @@ test: setup
 bench: setup  ## speed and agreement, as Markdown; about ten minutes on two cores
 	$(BIN)/python -m benchmarks.labels
 	$(BIN)/python -m benchmarks.training
+	$(BIN)/python -m benchmarks.scores
 
 check: setup
 	$(BIN)/ruff check .
