@@ -28,7 +28,7 @@ ORDER = {
         "label",
         "generate",
     ],
-    "evaluation": ["scores", "confusion", "overlay", "plots"],
+    "evaluation": ["scores", "confusion", "statistics", "overlay", "plots"],
     "segtrain": [
         *("carb", "augment", "data", "online", "backbones", "model", "schedule", "trainer", "train", "predict"),
         *("relabel", "export"),
@@ -49,6 +49,7 @@ ORDER = {
         "fetch",
         "inspection",
         "stages",
+        "label_statistics",
         "ablation",
         "prediction",
         "commands",
