@@ -6,7 +6,9 @@ from typing import Any
 
 from evaluation.statistics import LabelStatistics
 
-GREEN, ORANGE, GREY = "#3ca05a", "#e65a28", "#444444"
+GREEN, ORANGE, BLUE, PURPLE, GREY = "#3ca05a", "#e65a28", "#2f6fb5", "#9a4fb0", "#444444"
+# Kinds of tags that have no rate: kind, caption, colour, line.
+LEVELS = (("exact", "exact", GREEN, "-"), ("auto", "automatic", PURPLE, "--"), ("none", "none: all classes", GREY, ":"))
 
 
 def plot_regions(rows: Sequence[Mapping[str, Any]], path: str | Path) -> bool:
@@ -62,6 +64,38 @@ def plot_statistics(statistics: LabelStatistics, title: str, path: str | Path) -
     figure.legend(loc="outside upper right", ncols=2, frameon=False)
     figure.savefig(path, dpi=110, format="png")
     plt.close(figure)
+
+
+def plot_tags(rows: Sequence[Mapping[str, Any]], title: str, path: str | Path) -> None:
+    """The mIoU of each view's pseudo-labels over the rate at which tags are dropped or added; the rest as levels.
+
+    rows: dicts of "kind", "rate" (0..1) and "miou" (percent or None by view), one of the kind "exact" among them.
+    """
+    plt = _pyplot()
+    views = list(rows[0]["miou"])
+    size = (4 * len(views), 3.8)
+    figure, ((*axes,),) = plt.subplots(1, len(views), figsize=size, sharey=True, squeeze=False, layout="constrained")
+    figure.suptitle(title)
+    exact = [row for row in rows if row["kind"] == "exact"]
+    for axis, view in zip(axes, views, strict=True):
+        for kind, label, colour in (("dropped", "tags dropped", ORANGE), ("added", "tags added", BLUE)):
+            line = exact + [row for row in rows if row["kind"] == kind]  # rate 0 of both is exact
+            rates, scores = [100 * row["rate"] for row in line], [_or_nan(row["miou"][view]) for row in line]
+            axis.plot(rates, scores, "o-", color=colour, label=label)
+        for kind, label, colour, dashes in LEVELS:
+            for row in rows:
+                if row["kind"] == kind:
+                    axis.axhline(_or_nan(row["miou"][view]), color=colour, linestyle=dashes, label=label, zorder=0)
+        axis.set(title=f"{view} pseudo-labels", xlabel="true tags dropped, absent classes added (%)")
+    axes[0].set_ylabel("mIoU (%)")
+    axes[0].set_ylim(bottom=0)  # of all: once every panel has been drawn, so that none is cut at the top
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
+    figure.savefig(path, dpi=110, format="png")
+    plt.close(figure)
+
+
+def _or_nan(value: float | None) -> float:
+    return float("nan") if value is None else value
 
 
 def _pyplot() -> Any:

@@ -42,25 +42,26 @@ class Scores:
         """For JSON: percentages by class name, None where there is no value."""
 
         def by_name(values: Floats) -> dict[str, float | None]:
-            return {name: _percent(value) for name, value in zip(names, values, strict=True)}
+            return {name: percent(value) for name, value in zip(names, values, strict=True)}
 
         return {
-            "miou": _percent(self.miou),
-            "pixel_accuracy": _percent(self.pixel_accuracy),
+            "miou": percent(self.miou),
+            "pixel_accuracy": percent(self.pixel_accuracy),
             "iou": by_name(self.iou),
             "precision": by_name(self.precision),
             "recall": by_name(self.recall),
         }
 
 
-def _percent(value: float) -> float | None:
+def percent(value: float) -> float | None:
+    """A share in percent with two digits, for JSON; None for NaN."""
     return None if np.isnan(value) else round(100 * float(value), 2)
 
 
 def markdown_table(rows: dict[str, dict[str, Any]], names: list[str]) -> str:
     """Per-class IoU and mIoU in percent, one line per entry of `rows` (each from `Scores.as_dict`)."""
     lines = {title: [scores["miou"], *(scores["iou"][name] for name in names)] for title, scores in rows.items()}
-    return _markdown(["mIoU", *names], lines)
+    return markdown(["mIoU", *names], lines)
 
 
 def markdown_by_class(rows: dict[str, dict[str, Any]], names: list[str]) -> str:
@@ -69,7 +70,7 @@ def markdown_by_class(rows: dict[str, dict[str, Any]], names: list[str]) -> str:
     kinds = ("iou", "precision", "recall")
     lines = {name: [scores[kind][name] for scores in rows.values() for kind in kinds] for name in names}
     lines["mean"] = [_mean(scores[kind].values()) for scores in rows.values() for kind in kinds]
-    return _markdown(header, lines)
+    return markdown(header, lines)
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
@@ -77,7 +78,9 @@ def _mean(values: Iterable[float | None]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def _markdown(header: list[str], rows: dict[str, list[float | None]]) -> str:
+def markdown(header: list[str], rows: dict[str, list[float | None]]) -> str:
+    """A Markdown table of titled rows of numbers with one digit, "-" for None; aligned for the terminal, too."""
+
     def cell(value: float | None) -> str:
         return "-" if value is None else f"{value:.1f}"
 

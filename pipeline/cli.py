@@ -8,8 +8,9 @@ import click
 from labelgen.samples import InputError
 from pipeline.commands.datasets import datasets
 from pipeline.commands.doctor import doctor
+from pipeline.commands.evaluation import evaluate
 from pipeline.commands.labels import labels
-from pipeline.commands.run import ablation, evaluate, export_onnx, predict, run, train
+from pipeline.commands.run import ablation, export_onnx, predict, run, train
 
 DEBUG = "CARBSEG_DEBUG"
 

@@ -20,7 +20,7 @@ from labelgen.views import ViewConfig, merge, to_mask
 from pipeline.classes import CITYSCAPES_ROWS
 from pipeline.datasets import DatasetSpec
 from pipeline.names import look_up
-from pipeline.tags import present_classes
+from pipeline.tags import presence, present_classes
 
 if TYPE_CHECKING:
     import torch
@@ -37,6 +37,13 @@ class ImageLabelScores:
 
     precision: float
     recall: float
+
+    @classmethod
+    def of(cls, said_NC: NDArray[np.bool_], shown_NC: NDArray[np.bool_]) -> "ImageLabelScores":
+        """From what was said and what is there, (N, C) bool each."""
+        hits, nothing = int((said_NC & shown_NC).sum()), float("nan")
+        said, shown = int(said_NC.sum()), int(shown_NC.sum())
+        return cls(hits / said if said else nothing, hits / shown if shown else nothing)
 
 
 def read_truth(spec: DatasetSpec, sample: Sample, size: tuple[int, int]) -> Mask:
@@ -57,18 +64,16 @@ def score_labels(
 ) -> tuple[dict[str, ConfusionMatrix], ImageLabelScores]:
     """Pseudo-labels of each view against truth, and the image-level labels against the classes that truth shows."""
     matrices: dict[str, ConfusionMatrix] = {view: ConfusionMatrix(len(spec.classes)) for view in PSEUDO_VIEWS}
-    hits = said = there = 0
+    said, shown = list[NDArray[np.bool_]](), list[list[int]]()
     for sample in samples:
         image_id = sample["image_id"]
         truth_HW = read_truth(spec, sample, store.size(image_id))
         for view in PSEUDO_VIEWS:
             matrices[view].update(truth_HW, store.mask(image_id, view))
-        labels = set(np.flatnonzero(store.labels_of(image_id)).tolist())
-        present = set(present_classes(truth_HW))
-        hits, said, there = hits + len(labels & present), said + len(labels), there + len(present)
+        said.append(store.labels_of(image_id))
+        shown.append(present_classes(truth_HW))
         on_images(1)
-    nothing = float("nan")
-    return matrices, ImageLabelScores(hits / said if said else nothing, hits / there if there else nothing)
+    return matrices, ImageLabelScores.of(np.array(said, bool), presence(shown, len(spec.classes)))
 
 
 def contact_sheet(

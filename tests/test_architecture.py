@@ -36,6 +36,7 @@ ORDER = {
     "pipeline": [
         "names",
         "tags",
+        "tag_noise",
         "classes",
         "truth",
         "layouts",
@@ -50,6 +51,7 @@ ORDER = {
         "inspection",
         "stages",
         "label_statistics",
+        "tag_sweep",
         "ablation",
         "prediction",
         "commands",
