@@ -21,7 +21,7 @@ from labelgen.views import ViewConfig, merge, to_mask
 from pipeline.classes import CITYSCAPES_ROWS
 from pipeline.datasets import DatasetSpec
 from pipeline.names import look_up
-from pipeline.tags import present_classes
+from pipeline.tags import presence, present_classes
 
 if TYPE_CHECKING:
     import torch
@@ -38,6 +38,13 @@ class ImageLabelScores:
 
     precision: float
     recall: float
+
+    @classmethod
+    def of(cls, said_NC: NDArray[np.bool_], shown_NC: NDArray[np.bool_]) -> "ImageLabelScores":
+        """From what was said and what is there, (N, C) bool each."""
+        hits, nothing = int((said_NC & shown_NC).sum()), float("nan")
+        said, shown = int(said_NC.sum()), int(shown_NC.sum())
+        return cls(hits / said if said else nothing, hits / shown if shown else nothing)
 
 
 def read_truth(spec: DatasetSpec, sample: Sample) -> Mask:
@@ -63,18 +70,16 @@ def score_labels(
 ) -> tuple[dict[str, Tally], ImageLabelScores]:
     """Pseudo-labels of each view against truth, and the image-level labels against the classes that truth shows."""
     tallies = {str(view): Tally(len(spec.classes)) for view in PSEUDO_VIEWS}
-    hits = said = there = 0
+    said, shown = list[NDArray[np.bool_]](), list[list[int]]()
     for sample in samples:
         image_id = sample["image_id"]
         truth_HW = read_truth(spec, sample)
         for view in PSEUDO_VIEWS:
             tallies[view].update(image_id, truth_HW, fit(store.mask(image_id, view), truth_HW.shape, sample))
-        labels = set(np.flatnonzero(store.labels_of(image_id)).tolist())
-        present = set(present_classes(truth_HW))
-        hits, said, there = hits + len(labels & present), said + len(labels), there + len(present)
+        said.append(store.labels_of(image_id))
+        shown.append(present_classes(truth_HW))
         on_images(1)
-    nothing = float("nan")
-    return tallies, ImageLabelScores(hits / said if said else nothing, hits / there if there else nothing)
+    return tallies, ImageLabelScores.of(np.array(said, bool), presence(shown, len(spec.classes)))
 
 
 def contact_sheet(

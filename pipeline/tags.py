@@ -3,6 +3,7 @@
 import csv
 import json
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -44,6 +45,14 @@ def present_classes(truth_HW: NDArray[np.uint8], min_area: float = 0.0) -> list[
     """
     pixels_C = np.bincount(truth_HW.ravel(), minlength=IGNORE_INDEX)[:IGNORE_INDEX]
     return [int(c) for c in np.flatnonzero(pixels_C >= max(1.0, min_area * truth_HW.size))]
+
+
+def presence(labels: Sequence[Sequence[int]], classes: int) -> NDArray[np.bool_]:
+    """(N, C) bool: lists of train ids, one an image, as a table; also for no images."""
+    is_present_NC = np.zeros((len(labels), classes), bool)
+    for row, train_ids in enumerate(labels):
+        is_present_NC[row, list(train_ids)] = True
+    return is_present_NC
 
 
 def read_tags(path: Path, classes: ClassSet) -> dict[str, list[int]]:

@@ -28,7 +28,10 @@ ORDER = {
         "label",
         "generate",
     ],
-    "evaluation": ["scores", "confusion", "boundary", "tally", "comparison", "tables", "overlay", "plots"],
+    "evaluation": [
+        *("scores", "confusion", "boundary", "tally", "comparison", "tables", "statistics"),
+        *("overlay", "plots"),
+    ],
     "segtrain": [
         *("carb", "augment", "data", "online", "backbones", "model", "schedule", "trainer", "train", "predict"),
         *("relabel", "export"),
@@ -36,6 +39,7 @@ ORDER = {
     "pipeline": [
         "names",
         "tags",
+        "tag_noise",
         "classes",
         "truth",
         "layouts",
@@ -52,6 +56,8 @@ ORDER = {
         "sources",
         "scoring",
         "comparing",
+        "label_statistics",
+        "tag_sweep",
         "ablation",
         "prediction",
         "commands",

@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from labelgen.samples import InputError
+from pipeline.commands.options import run_options
 
 if TYPE_CHECKING:
     from pipeline.check import Report
+    from pipeline.stages import Run
 
 
 @click.group()
 def datasets() -> None:
-    """The data sets that carbseg knows: list them, fetch one, check yours."""
+    """The data sets that carbseg knows: list them, fetch one, check yours, see what its image-level labels say."""
 
 
 @datasets.command("list")
@@ -108,6 +110,19 @@ def check(name: str, data_root: str, split: str, tags: str | None) -> None:
     _show(report, f"{name} {split}")
     if report.has_errors:
         raise SystemExit(1)
+
+
+@datasets.command()
+@run_options
+@click.option("--split", default="train", show_default=True, help="Split to count.")
+def statistics(run: "Run", split: str) -> None:
+    """Count what the image-level labels of a split say (CARB, Fig. 1); write OUT/statistics-SPLIT.json and .png."""
+    from pipeline.label_statistics import write_statistics
+
+    counted, unknown = write_statistics(run, split)
+    left_out = f" ({unknown} more have no image-level labels and are left out)" if unknown else ""
+    click.echo(f"{run.spec.name} {split}: {counted.images} images{left_out}\n\n{counted}\n")
+    click.echo(f"statistics in {run.out / f'statistics-{split}'}.json, picture beside them")
 
 
 def _show(report: "Report", what: str) -> None:

@@ -1,4 +1,4 @@
-"""carbseg evaluate: scores against truth, and whether one is better than another."""
+"""carbseg evaluate: scores against truth, whether one is better than another, what noisy image-level labels cost."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,3 +63,20 @@ def show(out: Path, metrics: dict[str, Any]) -> None:
     click.echo("\nMeans")
     click.echo(markdown_summary(rows))
     click.echo(f"\nscores in {out / 'metrics.json'}, .md and .csv, pictures in {out / 'panels'}")
+
+
+@evaluate.command()
+@run_options
+@click.option("--split", default="val", show_default=True, help="Split with truth whose pseudo-labels are made.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of what is dropped and added.")
+def tags(run: "Run", split: str, seed: int) -> None:
+    """Score pseudo-labels under noisy image-level labels, from the cached logits: exact ... dropped, added, none."""
+    from pipeline.tag_sweep import as_markdown, evaluate_tags
+
+    result = evaluate_tags(run, split, seed)
+    click.echo(
+        f"Image-level labels against exact ones, and the pseudo-labels they give, percent; "
+        f"{result['images']} images of {result['dataset']} {split}"
+    )
+    click.echo(as_markdown(result["rows"]))
+    click.echo(f"\nscores in {run.out / f'tags-{split}'}.json and .md, picture beside them")

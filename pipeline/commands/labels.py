@@ -77,6 +77,7 @@ def verify(store: str, redo: bool) -> None:
 @click.option("--split", default="train", show_default=True, help="Split whose pseudo-labels to score; needs truth.")
 def score(run: "Run", split: str) -> None:
     """Score pseudo-labels (IoU, precision, recall) and image-level labels against truth, where there is some."""
+    from evaluation.scores import percent
     from evaluation.tables import markdown_by_class
     from labelgen.store import PseudoLabelStore
     from pipeline.inspection import score_labels
@@ -91,9 +92,9 @@ def score(run: "Run", split: str) -> None:
     rows = {view: tally.as_dict(store.class_names) for view, tally in tallies.items()}
     click.echo(f"Pseudo-labels in {store.path} against truth, percent; {len(samples)} images")
     click.echo(markdown_by_class(rows, store.class_names))
-    right, found = 100 * image_labels.precision, 100 * image_labels.recall
+    right, found = percent(image_labels.precision), percent(image_labels.recall)
     guessed = " (guessed by CLIP)" if store.provenance["image_labels"]["source"] == "auto" else ""
-    click.echo(f"\nimage-level labels{guessed}: precision {right:.1f}, recall {found:.1f}")
+    click.echo(f"\nimage-level labels{guessed}: precision {right}, recall {found}")
     file = run.out / f"labels-{split}.json"
     write_json(file, {"rows": rows, "image_labels": {"precision": right, "recall": found}})
     click.echo(f"scores in {file}")
