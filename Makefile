@@ -11,7 +11,7 @@ SEEDS ?= 3
 OPTIONS = --dataset $(DATASET) $(if $(DATA_ROOT),--data-root $(DATA_ROOT)) $(if $(CLIP),--clip $(CLIP)) $(if $(OUT),--out $(OUT)) $(ARGS)
 PACKAGES := pipeline labelgen segtrain evaluation
 
-.PHONY: setup demo data pseudolabels train eval ablation test bench check format clean
+.PHONY: setup demo data pseudolabels train eval report ablation test bench check format clean
 
 setup: $(STAMP)
 
@@ -34,6 +34,9 @@ train: setup
 
 eval: setup
 	$(CARBSEG) evaluate $(OPTIONS)
+
+report: setup  ## evaluate, and one HTML page that shows where the noise is: OUT/report.html
+	$(CARBSEG) report $(OPTIONS)
 
 ablation: setup  ## the paper's Table 1: every kind of student, SEEDS times
 	$(CARBSEG) ablation $(OPTIONS) --seeds $(SEEDS)

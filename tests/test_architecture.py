@@ -58,6 +58,7 @@ ORDER = {
         "comparing",
         "label_statistics",
         "tag_sweep",
+        "reporting",
         "ablation",
         "prediction",
         "commands",

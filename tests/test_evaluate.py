@@ -135,7 +135,7 @@ def test_predictions_that_do_not_fit_are_refused(out: Path, toy_root: Path, clip
     ids = [sample["image_id"] for sample in SPEC.list_samples(toy_root, "val")]
     for image_id in ids[1:]:
         write_png(tmp_path / "maps" / f"{image_id}.png", np.zeros((160, 320), np.uint8))
-    assert fhas no class map of 1 of 3 images, such as in refused(*base)
+    assert f"has no class map of 1 of 3 images, such as {ids[0]}.png" in refused(*base)
     write_png(tmp_path / "maps" / f"{ids[0]}.png", np.full((160, 320), 33, np.uint8))
     assert f"{ids[0]}.png holds 33, but train ids of toy end at 10" in refused(*base)
     write_png(tmp_path / "maps" / f"{ids[0]}.png", np.zeros((160, 320, 3), np.uint8))

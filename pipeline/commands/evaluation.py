@@ -53,6 +53,25 @@ def scores(run: "Run", split: str, predictions: tuple[Path, ...], models: tuple[
         show(run.out, scored.metrics)
 
 
+@click.command()
+@run_options
+@click.option("--split", default="val", show_default=True, help="Split with truth to score and show.")
+@click.option("--predictions", multiple=True, type=FOLDER, help="Folder of class maps (ID.png) to show as well.")
+@click.option("--model", "models", multiple=True, type=FOLDER, help="Folder of a HF segmentation model to show.")
+@click.option("--width", default=480, show_default=True, type=click.IntRange(32), help="Of the pictures, in pixels.")
+def report(run: "Run", split: str, predictions: tuple[Path, ...], models: tuple[Path, ...], width: int) -> None:
+    """Evaluate, and write OUT/report.html: scores, curves, and every image with its maps, worst first."""
+    from pipeline.reporting import report as write
+    from pipeline.scoring import evaluate as score
+    from pipeline.stages import process_state
+
+    scored = score(run, split, predictions=predictions, models=models)
+    if process_state().is_main_process:
+        path = write(run, scored, width)
+        show(run.out, scored.metrics)
+        click.echo(f"open {path} in a browser ({path.stat().st_size / 1e6:.1f} MB)")
+
+
 def show(out: Path, metrics: dict[str, Any]) -> None:
     """Print the tables, and where the rest is."""
     from evaluation.tables import markdown_summary, markdown_table

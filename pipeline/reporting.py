@@ -1,0 +1,78 @@
+"""carbseg report: one HTML page of a scored split, its training and its pseudo-labels."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from evaluation.report import Report, ReportImage, write_report
+from evaluation.scores import percent
+from labelgen.images import read_image
+from labelgen.samples import InputError
+from pipeline.inspection import read_truth
+from pipeline.label_statistics import count_labels
+from pipeline.layouts import TRAIN_SPLIT
+from pipeline.progress import progress
+from pipeline.runs import provenance
+from pipeline.scoring import Scored
+from pipeline.stages import Run
+
+STUDENT = "student "
+
+
+def report(run: Run, scored: Scored, width: int) -> Path:
+    """Write OUT/report.html of a split that has just been scored; returns its path. width: of the pictures in pixels.
+
+    OUT/tags-SPLIT.json, which `evaluate tags` writes, is shown if it is there.
+    """
+    split, rows = scored.metrics["split"], scored.metrics["rows"]
+    curves = {row: _lines(run.out / row.removeprefix(STUDENT) / "metrics.jsonl") for row in rows if _is_student(row)}
+    tags = run.out / f"tags-{split}.json"
+    page = Report(
+        metrics=scored.metrics,
+        curves={row: lines for row, lines in curves.items() if lines},
+        about=provenance(run.settings()),
+        statistics=_statistics(run, split),
+        tags=json.loads(tags.read_text(encoding="utf-8")) if tags.is_file() else None,
+    )
+    path = run.out / "report.html"
+    write_report(path, page, _images(run, scored), width)
+    return path
+
+
+def _is_student(row: str) -> bool:
+    return row.startswith(STUDENT)
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():  # a student that was trained elsewhere
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _statistics(run: Run, split: str) -> dict[str, Any] | None:
+    """Of the training split, whose labels made the students; of the scored one where there is no training split."""
+    for name in (TRAIN_SPLIT, split):
+        try:
+            statistics, _ = count_labels(run.samples(name), run.spec.classes)
+        except InputError:
+            continue
+        if statistics.images:
+            return {"dataset": run.spec.name, "split": name} | statistics.as_dict()
+    return None
+
+
+def _images(run: Run, scored: Scored) -> Iterator[ReportImage]:
+    image_iou = {row: tally.image_iou() for row, tally in scored.tallies.items()}
+    places = {row: {image_id: i for i, image_id in enumerate(t.image_ids)} for row, t in scored.tallies.items()}
+    with progress(len(scored.samples), "report", "images") as bar:
+        for sample in scored.samples:
+            image_id, image_HW3 = sample["image_id"], read_image(sample["image_path"])
+            yield ReportImage(
+                image_id=image_id,
+                image_HW3=image_HW3,
+                maps={"truth": read_truth(run.spec, sample)}
+                | {row: source.again(sample, image_HW3) for row, source in scored.sources.items()},
+                iou={row: [percent(value) for value in iou[places[row][image_id]]] for row, iou in image_iou.items()},
+            )
+            bar.update()
