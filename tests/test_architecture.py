@@ -28,7 +28,7 @@ ORDER = {
         "label",
         "generate",
     ],
-    "evaluation": ["scores", "confusion", "overlay", "plots"],
+    "evaluation": ["scores", "confusion", "overlay", "plots", "report"],
     "segtrain": [
         *("carb", "augment", "data", "online", "backbones", "model", "schedule", "trainer", "train", "predict"),
         *("relabel", "export"),
@@ -79,7 +79,7 @@ def test_packages_know_only_those_below_them(package: str) -> None:
 @pytest.mark.parametrize("package", ORDER)
 def test_files_import_only_files_above_them(package: str) -> None:
     order = ORDER[package]
-    assert {p.stem for p in (ROOT / package).iterdir()} - {"__init__", "__pycache__", "presets"} == set(order)
+    assert {p.stem for p in (ROOT / package).iterdir()} - {"__init__", "__pycache__", "presets", "page"} == set(order)
     for place, name in enumerate(order):
         path = ROOT / package / f"{name}.py"
         own = {m.split(".")[1] for m in imports(path) if m.startswith(f"{package}.")} if path.is_file() else set()
