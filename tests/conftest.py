@@ -60,7 +60,7 @@ def carbseg(*arguments: object, check: bool = True) -> subprocess.CompletedProce
     return done
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # not session: while it is open, no other test can run an asyncio loop
 def browser() -> Iterator["Browser"]:
     """Headless Chromium: the one that CARBSEG_CHROMIUM names, or that of the machine."""
     program = os.environ.get("CARBSEG_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")

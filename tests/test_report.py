@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Browser, Dialog, Locator, Page, expect
 
 from evaluation.confusion import ConfusionMatrix
 from evaluation.report import Report, ReportImage, write_report
@@ -91,6 +91,10 @@ def opened(browser: Browser, tmp_path: Path) -> Iterator[Opener]:
         if not url.startswith(("file:", "data:")):
             trouble.append(f"request of {url}")
 
+    def refuse(dialog: Dialog) -> None:
+        trouble.append(dialog.message)
+        dialog.dismiss()
+
     def open_report(images: Sequence[ReportImage] = THREE, report: Report | None = None, **context: Any) -> Page:
         write_report(tmp_path / "report.html", report or a_report(images), iter(images))
         contexts.append(browser.new_context(**context))
@@ -99,7 +103,7 @@ def opened(browser: Browser, tmp_path: Path) -> Iterator[Opener]:
         page.on("request", lambda request: watch_request(request.url))
         page.on("console", lambda message: trouble.append(message.text))
         page.on("pageerror", lambda error: trouble.append(str(error)))
-        page.on("dialog", lambda dialog: trouble.append(dialog.message))
+        page.on("dialog", refuse)
         page.goto((tmp_path / "report.html").as_uri())
         return page
 
@@ -267,9 +271,12 @@ def test_arrows_go_through_images_and_layers_and_escape_closes_the_detail_view(o
     page.keyboard.press("ArrowUp")
     page.keyboard.press("ArrowUp")  # before the first comes the last
     expect(large).to_have_attribute("aria-label", "prediction of b.png")
+    page.keyboard.press("ArrowRight")
+    expect(name).to_have_text("a.png")
     page.keyboard.press("Escape")
     expect(page.locator("#detail")).not_to_be_visible()
-    expect(card(page, "b.png")).to_be_focused()
+    expect(card(page, "a.png")).to_be_focused()  # not b, which the view was opened from
+    expect(current).to_contain_text("a.png")
 
 
 def test_keys_in_a_text_field_are_text(opened: Opener) -> None:

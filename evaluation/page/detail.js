@@ -12,6 +12,7 @@ function makeDetail() {
 
 function openDetail(entry) {
   select(entry);
+  document.activeElement.blur(); // else the browser would return to this card, whichever image is shown at the end
   byId("detail").showModal();
   drawDetail();
 }
