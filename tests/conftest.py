@@ -1,12 +1,18 @@
-"""Real files for the tests: a tiny CLIP folder with random weights, and a few toy scenes on disk."""
+"""Real things for the tests: a tiny CLIP folder with random weights, a few toy scenes on disk, a browser."""
 
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 ROOT = Path(__file__).parent.parent
 
@@ -19,6 +25,10 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 # On a machine without GPUs accelerate starts one process only, unless it is told otherwise.
 LAUNCH = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
 LAUNCH += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+
+# Without what a browser does on its own: no sandbox (tests may run as root), no talk to the network.
+CHROMIUM = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+CHROMIUM += ["--disable-sync", "--no-first-run", "--disable-quic"]
 
 
 @pytest.fixture(scope="session")
@@ -48,3 +58,20 @@ def carbseg(*arguments: object, check: bool = True) -> subprocess.CompletedProce
     if check:
         assert done.returncode == 0, done.stderr
     return done
+
+
+@pytest.fixture(scope="module")  # not session: while it is open, no other test can run an asyncio loop
+def browser() -> Iterator["Browser"]:
+    """Headless Chromium: the one that CARBSEG_CHROMIUM names, or that of the machine."""
+    program = os.environ.get("CARBSEG_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    if program is None:
+        missing = "needs chromium: install it, or name it in CARBSEG_CHROMIUM"
+        if os.environ.get("CARBSEG_NEEDS_BROWSER"):
+            pytest.fail(missing)
+        pytest.skip(missing)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=program, args=CHROMIUM)
+        yield chromium
+        chromium.close()

@@ -30,7 +30,7 @@ ORDER = {
     ],
     "evaluation": [
         *("scores", "confusion", "boundary", "tally", "comparison", "tables", "statistics"),
-        *("overlay", "plots"),
+        *("overlay", "plots", "report"),
     ],
     "segtrain": [
         *("carb", "augment", "data", "online", "backbones", "model", "schedule", "trainer", "train", "predict"),

@@ -1,0 +1,139 @@
+"""The report page: scores, curves and every image with its maps, in one HTML file that opens from disk.
+
+The folder page/ is the page itself; this file puts the data into it. Images pass through one at a time, so that a
+report of a thousand of them takes the memory of one. Each image becomes two inert JSON blocks: its facts, which the
+page reads at once to sort and filter, and its pixels, which the page decodes only while they are near the screen.
+"""
+
+import base64
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+PAGE = Path(__file__).parent / "page"
+# One script in the end; the last file starts the page.
+SCRIPTS = ("data", "elements", "sections", "pixels", "gallery", "detail")
+JPEG_QUALITY = 80
+IGNORE_INDEX = 255
+PSEUDO_ROWS, GLOBAL_ROW = "pseudo-labels ", "pseudo-labels global"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What is known of the whole data set. None leaves a section out."""
+
+    metrics: Mapping[str, Any]  # as metrics.json has them: percentages, None where there is no value
+    curves: Mapping[str, Sequence[Mapping[str, Any]]]  # row name of a student -> lines of its metrics.jsonl
+    about: Mapping[str, Any]  # command, time, versions, settings
+    statistics: Mapping[str, Any] | None = None  # of image-level labels
+    tags: Mapping[str, Any] | None = None  # what noise in them does
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportImage:
+    """One image, with the truth and with what each row of the metrics says of it."""
+
+    image_id: str
+    image_HW3: NDArray[np.uint8]  # RGB
+    maps: Mapping[str, NDArray[np.uint8]]  # "truth", then one per row: train ids, 255 = none, in any size
+    iou: Mapping[str, Sequence[float | None]]  # per row: percent of each class in this image, None = absent from both
+
+
+def write_report(path: Path, report: Report, images: Iterable[ReportImage], width: int = 480) -> None:
+    """Write the page. Pictures wider than `width` pixels are shrunk to it.
+
+    The file is whole or not there: an error on the way, from `images` too, leaves what was there before.
+    """
+    head, tail = _page(report)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with partial.open("w", encoding="utf-8", newline="\n") as file:
+            file.write(head)
+            for image in images:
+                file.writelines(_blocks(image, width))
+            file.write(tail)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _page(report: Report) -> tuple[str, str]:
+    """What comes before the images, and what comes after them."""
+    # A list, for JavaScript puts names like "12" before all others in an object.
+    rows = [{"name": name, **scores} for name, scores in report.metrics["rows"].items()]
+    data = {**vars(report), "metrics": {**report.metrics, "rows": rows}}
+    script = "\n".join((PAGE / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    filled = {
+        "STYLE": (PAGE / "page.css").read_text(encoding="utf-8"),
+        "SCRIPT": script,
+        "SCRIPT-HASH": f"sha256-{digest}",
+        "REPORT": _json(data),
+    }
+    # In one go: what is filled in may hold such marks, too.
+    page = re.sub(r"{{([A-Z-]+)}}", lambda mark: filled[mark[1]], (PAGE / "page.html").read_text(encoding="utf-8"))
+    head, tail = page.split("<!-- IMAGES -->")
+    return head, tail
+
+
+def _blocks(image: ReportImage, width: int) -> Iterator[str]:
+    """The image's facts, then its pixels."""
+    height, own_width = image.image_HW3.shape[:2]
+    scale = min(1.0, width / own_width)
+    size = max(1, round(scale * own_width)), max(1, round(scale * height))
+    # The nearest pixel's centre: plain INTER_NEAREST takes its corner, and shifts the map against the photo.
+    maps = {name: cv2.resize(ids, size, interpolation=cv2.INTER_NEAREST_EXACT) for name, ids in image.maps.items()}
+    photo = cv2.cvtColor(cv2.resize(image.image_HW3, size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2BGR)
+    facts = {
+        "id": image.image_id,
+        "size": size,
+        # of the unshrunk map, where a thin pole still is
+        "shows": [int(i) for i in np.unique(image.maps["truth"]) if i != IGNORE_INDEX],
+        "iou": image.iou,
+        "agreed": {name: _agreed(maps, name) for name in image.iou if not name.startswith(PSEUDO_ROWS)},
+    }
+    pixels = {
+        "photo": _encode(".jpg", photo, cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY),
+        "maps": {name: _encode(".png", ids, cv2.IMWRITE_PNG_COMPRESSION, 9) for name, ids in maps.items()},
+    }
+    yield f'<script type="application/json" class="facts">{_json(facts)}</script>\n'
+    yield f'<script type="application/json">{_json(pixels)}</script>\n'
+
+
+def _agreed(maps: Mapping[str, Any], name: str) -> float | None:
+    """Percent of the global pseudo-labels that a prediction agrees with (CARB, Eq. 4)."""
+    if GLOBAL_ROW not in maps or not (valid := maps[GLOBAL_ROW] != IGNORE_INDEX).any():
+        return None
+    return 100 * float((maps[name] == maps[GLOBAL_ROW])[valid].mean())
+
+
+def _encode(suffix: str, pixels: Any, option: int, value: int) -> str:
+    done, data = cv2.imencode(suffix, pixels, [option, value])
+    assert done
+    return base64.b64encode(data.tobytes()).decode()
+
+
+def _json(data: Any) -> str:
+    """In ASCII, and without the sign that could end the block that it stands in."""
+    return json.dumps(_plain(data), default=str, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def _plain(data: Any) -> Any:
+    """As JSON knows it: a NaN, of a loss that diverged, would make the page unreadable."""
+    if isinstance(data, Mapping):
+        return {str(key): _plain(value) for key, value in data.items()}
+    if isinstance(data, Sequence) and not isinstance(data, str):
+        return [_plain(value) for value in data]
+    if isinstance(data, float) and not math.isfinite(data):
+        return None
+    return data
