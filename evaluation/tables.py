@@ -17,8 +17,9 @@ def markdown_table(rows: Rows, names: Sequence[str]) -> str:
 
 
 def markdown_summary(rows: Rows) -> str:
-    """mIoU, boundary mIoU, category mIoU and pixel accuracy in percent, one line per entry of `rows`."""
-    return markdown(list(SUMMARY), {title: [scores[key] for key in SUMMARY.values()] for title, scores in rows.items()})
+    """mIoU, boundary mIoU, category mIoU (if there are categories) and pixel accuracy, one line per entry of `rows`."""
+    shown = {name: key for name, key in SUMMARY.items() if any(scores[key] is not None for scores in rows.values())}
+    return markdown(list(shown), {title: [scores[key] for key in shown.values()] for title, scores in rows.items()})
 
 
 def markdown_by_class(rows: Rows, names: Sequence[str]) -> str:

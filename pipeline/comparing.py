@@ -28,7 +28,10 @@ def compare_runs(a: Path, b: Path) -> str:
         raise InputError(f"{a} has {', '.join(tallies_a)}, and {b} none of these; name two students instead")
     where = f"{metrics_a['dataset']} {metrics_a['split']}, {metrics_a['images']} images"
     tables = [_table(f"A: {a}", f"B: {b}", metrics_a["classes"]["names"], tallies_a, tallies_b, pair) for pair in pairs]
-    note = "95 %: paired bootstrap over images; it does not tell how much depends on the seed of the training.\n*: sure"
+    note = (
+        "95 %: paired bootstrap over images; * where 0 is outside. It does not tell how much depends on the seed of "
+        "the training: 'carbseg ablation' does."
+    )
     return "\n\n".join([f"IoU in percent on {where}", *tables, note])
 
 

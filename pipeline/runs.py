@@ -2,6 +2,7 @@
 
 import json
 import platform
+import shlex
 import sys
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -38,11 +39,18 @@ def versions() -> dict[str, str]:
 def provenance(settings: dict[str, Any]) -> dict[str, Any]:
     """The resolved settings, the command, the versions and the time."""
     return {
-        "command": " ".join(sys.argv),
+        "command": _command(),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": versions(),
         "settings": settings,
     }
+
+
+def _command() -> str:
+    """As it was typed; carbseg by its name, wherever it is installed."""
+    program, *arguments = sys.argv
+    ours = Path(program).name in ("carbseg", "__main__.py")
+    return shlex.join(["carbseg" if ours else program, *arguments])
 
 
 class MetricsLog:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from playwright.sync_api import Browser, expect
 from transformers import SegformerConfig, SegformerForSemanticSegmentation
 
 from evaluation.tally import load_tallies
@@ -155,6 +156,35 @@ def test_smaller_predictions_are_resized_to_their_truth(
         write_png(tmp_path / "half" / f"{sample['image_id']}.png", np.ascontiguousarray(truth[::2, ::2]))
     scores = evaluated(out, toy_root, clip_folder, "--predictions", tmp_path / "half")["rows"]["predictions half"]
     assert 90 < scores["pixel_accuracy"] < 100
+
+
+def test_report_of_a_run_shows_its_scores_curves_and_images(
+    out: Path, toy_root: Path, clip_folder: Path, browser: Browser
+) -> None:
+    line = {"step": 10, "loss": 1.5, "weight": None, "agreed": None, "learning_rate": 0.1}
+    (out / "base" / "metrics.jsonl").write_text(json.dumps(line) + "\n" + json.dumps(line | {"step": 20}) + "\n")
+    carbseg("evaluate", "tags", *options(out, toy_root))
+    said = carbseg("report", *options(out, toy_root), "--clip", clip_folder, "--width", 160).stdout
+    assert f"open {out / 'report.html'} in a browser" in said
+    page = browser.new_page()
+    problems: list[str] = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    page.goto((out / "report.html").as_uri())
+    expect(page.get_by_role("heading", name="toy val")).to_be_visible()
+    metrics = json.loads((out / "metrics.json").read_text())
+    text = page.locator("body").inner_text()
+    for row, scores in metrics["rows"].items():
+        assert row in text
+        assert f"{scores['pixel_accuracy']:.1f}" in text
+    for word in ("3 of 3 images", "rule out", "10 % dropped", "learning rate"):
+        assert word in text
+    canvases = page.locator("canvas:visible")
+    expect(canvases.first).to_be_visible()
+    for layer in ("image", "truth", "global", "local", "fused", "agreement", "prediction"):
+        page.get_by_role("button", name=layer, exact=True).first.click()
+    assert not problems
+    page.close()
 
 
 def test_comparison_of_runs_and_of_students(out: Path, toy_root: Path, clip_folder: Path, tmp_path: Path) -> None:
