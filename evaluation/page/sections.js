@@ -203,7 +203,7 @@ function statisticsInWords() {
       ? `Every image shows ${inWords(always)}: of these, image-level labels tell nothing.`
       : "No class is shown by every image.",
   ];
-  if (nearly.length) sentences.push(`At least 99 % of the images show ${inWords(nearly)}.`);
+  if (nearly.length) sentences.push(`At least 95 % of the images show ${inWords(nearly)}.`);
   if (never.length) sentences.push(`No image shows ${inWords(never)}.`);
   const percent = ruledOut == null ? null : number(100 * ruledOut, 0);
   if (percent !== null) sentences.push(`An image's labels rule out ${percent} % of the classes on average.`);
