@@ -1,5 +1,6 @@
 """carbseg evaluate: scores against truth, whether one is better than another, what noisy image-level labels cost."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,22 @@ FOLDER = click.Path(path_type=Path)
 @click.group(cls=DefaultCommand)
 def evaluate() -> None:
     """Score against truth ('evaluate --dataset ...' is short for 'evaluate scores --dataset ...')."""
+
+
+def scoring_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What is to be scored: the options of a run, a split, other class maps."""
+    for option in (
+        click.option(
+            "--model", "models", multiple=True, type=FOLDER, help="Folder of a HF segmentation model to score."
+        ),
+        click.option(
+            "--predictions", multiple=True, type=FOLDER, help="Folder of class maps (ID.png) to score as well."
+        ),
+        click.option("--split", default="val", show_default=True, help="Split with truth to score on."),
+        run_options,
+    ):
+        command = option(command)
+    return command
 
 
 def _compare(ctx: click.Context, _: click.Parameter, runs: tuple[Path, Path] | None) -> None:
@@ -39,10 +56,7 @@ def _compare(ctx: click.Context, _: click.Parameter, runs: tuple[Path, Path] | N
     metavar="A B",
     help="Score nothing: say how B's scores differ from A's, two run folders or students (runs/toy/base).",
 )
-@run_options
-@click.option("--split", default="val", show_default=True, help="Split with truth to score on.")
-@click.option("--predictions", multiple=True, type=FOLDER, help="Folder of class maps (ID.png) to score as well.")
-@click.option("--model", "models", multiple=True, type=FOLDER, help="Folder of a HF segmentation model to score.")
+@scoring_options
 def scores(run: "Run", split: str, predictions: tuple[Path, ...], models: tuple[Path, ...]) -> None:
     """Score pseudo-labels, every trained student and others against truth; write metrics and panels."""
     from pipeline.scoring import evaluate as score
@@ -54,10 +68,7 @@ def scores(run: "Run", split: str, predictions: tuple[Path, ...], models: tuple[
 
 
 @click.command()
-@run_options
-@click.option("--split", default="val", show_default=True, help="Split with truth to score and show.")
-@click.option("--predictions", multiple=True, type=FOLDER, help="Folder of class maps (ID.png) to show as well.")
-@click.option("--model", "models", multiple=True, type=FOLDER, help="Folder of a HF segmentation model to show.")
+@scoring_options
 @click.option("--width", default=480, show_default=True, type=click.IntRange(32), help="Of the pictures, in pixels.")
 def report(run: "Run", split: str, predictions: tuple[Path, ...], models: tuple[Path, ...], width: int) -> None:
     """Evaluate, and write OUT/report.html: scores, curves, and every image with its maps, worst first."""
