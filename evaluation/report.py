@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 PAGE = Path(__file__).parent / "page"
 # One script in the end; the last file starts the page.
 SCRIPTS = ("data", "elements", "sections", "pixels", "gallery", "detail")
+WIDTH = 480
 JPEG_QUALITY = 80
 IGNORE_INDEX = 255
 PSEUDO_ROWS, GLOBAL_ROW = "pseudo-labels ", "pseudo-labels global"
@@ -48,7 +49,7 @@ class ReportImage:
     iou: Mapping[str, Sequence[float | None]]  # per row: percent of each class in this image, None = absent from both
 
 
-def write_report(path: Path, report: Report, images: Iterable[ReportImage], width: int = 480) -> None:
+def write_report(path: Path, report: Report, images: Iterable[ReportImage], width: int = WIDTH) -> None:
     """Write the page. Pictures wider than `width` pixels are shrunk to it.
 
     The file is whole or not there: an error on the way, from `images` too, leaves what was there before.

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from evaluation.report import Report, ReportImage, write_report
+from evaluation.report import WIDTH, Report, ReportImage, write_report
 from evaluation.scores import percent
 from labelgen.images import read_image
 from labelgen.samples import InputError
@@ -20,7 +20,7 @@ from pipeline.stages import Run
 STUDENT = "student "
 
 
-def report(run: Run, scored: Scored, width: int) -> Path:
+def report(run: Run, scored: Scored, width: int = WIDTH) -> Path:
     """Write OUT/report.html of a split that has just been scored; returns its path. width: of the pictures in pixels.
 
     OUT/tags-SPLIT.json, which `evaluate tags` writes, is shown if it is there.

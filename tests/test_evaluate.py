@@ -54,6 +54,14 @@ def refused(*arguments: object) -> str:
     return done.stderr.strip().splitlines()[-1]
 
 
+def in_two_processes(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *LAUNCH, "-m", "pipeline", *map(str, arguments)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
 def segformer(folder: Path, labels: list[str]) -> Path:
     """A tiny SegFormer with random weights."""
     config = SegformerConfig(
@@ -101,18 +109,28 @@ def test_truth_as_predictions_scores_a_hundred_and_every_file_says_the_same(
 def test_two_processes_score_what_one_scores(out: Path, toy_root: Path, clip_folder: Path, tmp_path: Path) -> None:
     alone = evaluated(out, toy_root, clip_folder)
     (out / "metrics.json").unlink()
-    command = [sys.executable, *LAUNCH, "-m", "pipeline", "evaluate", *options(out, toy_root), "--clip", clip_folder]
-    done = subprocess.run(
-        [str(part) for part in command],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr
+    done = in_two_processes("evaluate", *options(out, toy_root), "--clip", clip_folder)
     assert done.stdout.count("IoU in percent on 3 images") == 1  # three images for two processes, one table
     assert json.loads((out / "metrics.json").read_text()) == alone
+
+
+def test_all_stages_in_two_processes_give_one_table_and_one_report(
+    toy_root: Path, clip_folder: Path, tmp_path: Path
+) -> None:
+    small = {
+        "train.steps": 4,
+        "train.warmup_steps": 2,
+        "train.batch": 2,
+        "student.width": 4,
+        "student.aspp_channels": 8,
+    }
+    settings = [part for name, value in small.items() for part in ("--set", f"{name}={value}")]
+    settings += ["--dataset", "toy", "--data-root", toy_root, "--clip", clip_folder, "--students", "local+carb"]
+    done = in_two_processes("run", *settings, "--out", tmp_path / "out")
+    assert done.stdout.count("| student local+carb |") == 2  # scores and means, once each
+    assert done.stdout.count("s in all") == 1
+    assert (tmp_path / "out" / "report.html").is_file()
+    assert len((tmp_path / "out" / "local+carb" / "metrics.jsonl").read_text().splitlines()) == 1
 
 
 def test_a_models_classes_are_found_by_name_and_others_count_as_misses(

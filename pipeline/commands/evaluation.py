@@ -69,22 +69,21 @@ def scores(run: "Run", split: str, predictions: tuple[Path, ...], models: tuple[
 
 @click.command()
 @scoring_options
-@click.option("--width", default=480, show_default=True, type=click.IntRange(32), help="Of the pictures, in pixels.")
-def report(run: "Run", split: str, predictions: tuple[Path, ...], models: tuple[Path, ...], width: int) -> None:
+@click.option("--width", type=click.IntRange(32), help="Of the pictures, in pixels.")
+def report(run: "Run", split: str, predictions: tuple[Path, ...], models: tuple[Path, ...], width: int | None) -> None:
     """Evaluate, and write OUT/report.html: scores, curves, and every image with its maps, worst first."""
+    from pipeline.reporting import WIDTH
     from pipeline.reporting import report as write
     from pipeline.scoring import evaluate as score
     from pipeline.stages import process_state
 
     scored = score(run, split, predictions=predictions, models=models)
     if process_state().is_main_process:
-        path = write(run, scored, width)
-        show(run.out, scored.metrics)
-        click.echo(f"open {path} in a browser ({path.stat().st_size / 1e6:.1f} MB)")
+        show(run.out, scored.metrics, write(run, scored, width or WIDTH))
 
 
-def show(out: Path, metrics: dict[str, Any]) -> None:
-    """Print the tables, and where the rest is."""
+def show(out: Path, metrics: dict[str, Any], page: Path | None = None) -> None:
+    """Print the tables, and where the rest is. page: the report, if there is one."""
     from evaluation.tables import markdown_summary, markdown_table
 
     rows = metrics["rows"]
@@ -93,6 +92,8 @@ def show(out: Path, metrics: dict[str, Any]) -> None:
     click.echo("\nMeans")
     click.echo(markdown_summary(rows))
     click.echo(f"\nscores in {out / 'metrics.json'}, .md and .csv, pictures in {out / 'panels'}")
+    if page is not None:
+        click.echo(f"open {page} in a browser ({page.stat().st_size / 1e6:.1f} MB)")
 
 
 @evaluate.command()

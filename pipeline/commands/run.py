@@ -32,11 +32,12 @@ def train(run: "Run", steps: int | None) -> None:
 @click.option("--split", default="val", show_default=True, help="Split with truth to score on.")
 @click.option("--students", default="base,local+carb", show_default=True, help="Rows of CARB's Table 1 to train.")
 def run(run: "Run", split: str, students: str) -> None:
-    """All stages in one go: labels, students, scores."""
+    """All stages in one go: labels, students, scores, report."""
     import time
 
     from pipeline.commands.evaluation import show
     from pipeline.layouts import TRAIN_SPLIT
+    from pipeline.reporting import report
     from pipeline.scoring import evaluate
     from pipeline.stages import make_labels, process_state, train_student, variants
 
@@ -49,7 +50,7 @@ def run(run: "Run", split: str, students: str) -> None:
         train_student(run, config)
     scored = evaluate(run, split, names)
     if process_state().is_main_process:
-        show(run.out, scored.metrics)
+        show(run.out, scored.metrics, report(run, scored))
         click.echo(f"{time.monotonic() - started:.0f} s in all")
 
 
