@@ -117,17 +117,11 @@ def test_two_processes_score_what_one_scores(out: Path, toy_root: Path, clip_fol
 def test_all_stages_in_two_processes_give_one_table_and_one_report(
     toy_root: Path, clip_folder: Path, tmp_path: Path
 ) -> None:
-    small = {
-        "train.steps": 4,
-        "train.warmup_steps": 2,
-        "train.batch": 2,
-        "student.width": 4,
-        "student.aspp_channels": 8,
-    }
-    settings = [part for name, value in small.items() for part in ("--set", f"{name}={value}")]
+    small = ("train.steps=4", "train.warmup_steps=2", "train.batch=2", "student.width=4", "student.aspp_channels=8")
+    settings: list[object] = [part for setting in small for part in ("--set", setting)]
     settings += ["--dataset", "toy", "--data-root", toy_root, "--clip", clip_folder, "--students", "local+carb"]
     done = in_two_processes("run", *settings, "--out", tmp_path / "out")
-    assert done.stdout.count("| student local+carb |") == 2  # scores and means, once each
+    assert done.stdout.count("| student local+carb   |") == 2  # scores and means, once each
     assert done.stdout.count("s in all") == 1
     assert (tmp_path / "out" / "report.html").is_file()
     assert len((tmp_path / "out" / "local+carb" / "metrics.jsonl").read_text().splitlines()) == 1

@@ -72,7 +72,7 @@ def scores(run: "Run", split: str, predictions: tuple[Path, ...], models: tuple[
 @click.option("--width", type=click.IntRange(32), help="Of the pictures, in pixels.")
 def report(run: "Run", split: str, predictions: tuple[Path, ...], models: tuple[Path, ...], width: int | None) -> None:
     """Evaluate, and write OUT/report.html: scores, curves, and every image with its maps, worst first."""
-    from pipeline.reporting import WIDTH
+    from evaluation.report import WIDTH
     from pipeline.reporting import report as write
     from pipeline.scoring import evaluate as score
     from pipeline.stages import process_state
