@@ -13,6 +13,7 @@ from evaluation.confusion import ConfusionMatrix, count_pixels, resize_classes
 from evaluation.scores import merge_classes
 from evaluation.tables import csv_table
 from evaluation.tally import Tally, load_tallies, save_tallies
+from pipeline.datasets import DATASETS
 
 Maps = NDArray[np.uint8]
 
@@ -113,7 +114,17 @@ def test_categories_forgive_mistakes_among_their_own() -> None:
     assert merge_classes(counts, [])[0] == []
 
 
-def test_boundary_of_a_five_by_five_map_by_hand() -> None:
+def test_cityscapes_has_seven_categories() -> None:
+    classes = DATASETS["cityscapes"].classes
+    bus, truck = classes.names.index("bus"), classes.names.index("truck")
+    tally = Tally(len(classes))
+    tally.update("a", np.full((4, 4), bus, np.uint8), np.full((4, 4), truck, np.uint8))
+    scores = tally.as_dict(classes.names, classes.categories)
+    assert (scores["miou"], scores["category_miou"], scores["category_iou"]["vehicle"]) == (0, 100, 100)
+    assert len(scores["category_iou"]) == 7
+
+
+def test_boundary_of_a_seven_by_seven_map_by_hand() -> None:
     # One pixel of class 1 in the middle of class 0: all that is not within one pixel of it or of the border is far.
     classes = np.zeros((7, 7), np.uint8)
     classes[3, 3] = 1
