@@ -20,6 +20,9 @@ from segtrain.relabel import relabel
 
 def find_images(paths: Sequence[Path]) -> list[Path]:
     """The images that are named, and all in the folders that are. Raises InputError for none, or for equal names."""
+    missing = next((path for path in paths if not path.exists()), None)
+    if missing is not None:
+        raise InputError(f"no image or folder {missing}")
     files = [file for path in paths for file in (images_in(path) if path.is_dir() else [path])]
     if not files:
         raise InputError("name at least one image, or a folder of images")

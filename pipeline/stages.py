@@ -194,6 +194,10 @@ def train_student(run: Run, config: "TrainConfig") -> Path:
     name = student_name(config)
     folder = run.out / name
     start = saved_step(folder)
+    if not start and (folder / "student").is_dir():
+        raise InputError(
+            f"{folder} holds a trained student, but no checkpoint to go on from; delete it, or choose another --out"
+        )
     accelerator = make_accelerator(config)
     about = provenance(run.settings() | {"train": asdict(config)})
     log = MetricsLog(folder / "metrics.jsonl", start) if accelerator.is_main_process else None

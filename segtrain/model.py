@@ -234,7 +234,7 @@ def load_student(folder: str | Path) -> PreTrainedModel:
     Its config has id2label, and palette if it is ours.
     """
     if not (Path(folder) / "config.json").is_file():
-        raise InputError(f"no trained student in {folder}; train one with 'make train'")
+        raise InputError(f"no trained student in {folder}: train one with 'make train', or give a HF model folder")
     try:
         student = AutoModelForSemanticSegmentation.from_pretrained(str(folder))
     except Exception as error:  # broken files raise json's, safetensors' and torch's own errors

@@ -16,7 +16,10 @@ FOLDER = click.Path(path_type=Path)
 
 @click.group(cls=DefaultCommand)
 def evaluate() -> None:
-    """Score against truth ('evaluate --dataset ...' is short for 'evaluate scores --dataset ...')."""
+    """Score against truth.
+
+    'evaluate --dataset ...' is short for 'evaluate scores --dataset ...'; 'evaluate scores --help' lists its options.
+    """
 
 
 def scoring_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -69,7 +72,7 @@ def scores(run: "Run", split: str, predictions: tuple[Path, ...], models: tuple[
 
 @click.command()
 @scoring_options
-@click.option("--width", type=click.IntRange(32), help="Of the pictures, in pixels.")
+@click.option("--width", type=click.IntRange(32), help="Of the pictures, in pixels. Default: 480.")
 def report(run: "Run", split: str, predictions: tuple[Path, ...], models: tuple[Path, ...], width: int | None) -> None:
     """Evaluate, and write OUT/report.html: scores, curves, and every image with its maps, worst first."""
     from evaluation.report import WIDTH

@@ -123,7 +123,9 @@ def sheet(run: "Run", split: str, images: int) -> None:
 @labels.command()
 @click.argument("store")
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--view", type=click.Choice(["global", "local", "fused"]), default="fused", show_default=True)
+@click.option(
+    "--view", type=click.Choice(["global", "local", "fused"]), default="fused", show_default=True, help="Which."
+)
 @click.option(
     "--layout",
     type=click.Choice(["plain", "cityscapes"]),
