@@ -23,10 +23,10 @@ def count_boundaries(
     A region's outline is where another class, void or the border of the image begins. Void pixels count for nothing.
     """
     width_px = max(1, round(distance * math.hypot(*truth_HW.shape)))
-    is_valid_HW = truth_HW != NONE
+    # Void is void in both, or what a prediction says there would decide where its outlines are.
+    prediction_HW = np.where(truth_HW == NONE, np.uint8(NONE), prediction_HW)
     outlines = [
-        np.where(is_valid_HW & near_outline(classes_HW, width_px), classes_HW, NONE)
-        for classes_HW in (truth_HW, prediction_HW)
+        np.where(near_outline(classes_HW, width_px), classes_HW, NONE) for classes_HW in (truth_HW, prediction_HW)
     ]
     hits_HW = np.where(outlines[0] == outlines[1], outlines[0], NONE)
     counted = [np.bincount(m.ravel(), minlength=NONE + 1)[:num_classes] for m in (hits_HW, *outlines)]

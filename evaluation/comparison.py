@@ -12,21 +12,26 @@ from evaluation.scores import Floats, iou, totals
 from evaluation.tally import Tally
 
 RESAMPLES = 2000
+FEWEST_IMAGES = 10  # that show a class: the bootstrap of fewer knows nothing of the images that were not seen
 
 
 @dataclass(frozen=True)
 class Difference:
-    """B minus A in percentage points, with the bounds of the 95 % interval; NaN where a class is in neither map."""
+    """B minus A in percentage points, with the bounds of the 95 % interval.
+
+    NaN where A or B has no IoU; the bounds are NaN as well where fewer than ten images show the class.
+    """
 
     value: float
     low: float
     high: float
 
     @classmethod
-    def of(cls, value: float, resampled_R: Floats) -> Self:
-        """Bounds: the middle 95 % of the resamples that have the class."""
+    def of(cls, value: float, resampled_R: Floats, images: int) -> Self:
+        """Bounds: the middle 95 % of the resamples that have a value. images: how many show the class."""
         known = resampled_R[~np.isnan(resampled_R)]
-        low, high = np.percentile(known, [2.5, 97.5]) if known.size else (np.nan, np.nan)
+        enough = known.size and images >= FEWEST_IMAGES
+        low, high = np.percentile(known, [2.5, 97.5]) if enough else (np.nan, np.nan)
         return cls(100 * value, 100 * float(low), 100 * float(high))
 
     @property
@@ -49,9 +54,12 @@ def compare(a: Tally, b: Tally, seed: int = 0) -> tuple[Difference, list[Differe
     drawn_RN = np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), RESAMPLES)
     weights_RN = np.concatenate([np.ones((1, images)), drawn_RN])  # the first row is the data set as it is
     iou_a_RC, iou_b_RC = (iou(*(weights_RN @ counts_NC for counts_NC in totals(t.confusion))) for t in (a, b))
-    by_class = [Difference.of(float(column[0]), column[1:]) for column in (iou_b_RC - iou_a_RC).T]
+    pixels_NC = sum((np.add.reduce(totals(t.confusion)) for t in (a, b)), np.zeros(1))
+    shown_C = (pixels_NC > 0).sum(0)
+    columns = zip((iou_b_RC - iou_a_RC).T, shown_C.tolist(), strict=True)
+    by_class = [Difference.of(float(column[0]), column[1:], shown) for column, shown in columns]
     miou_R = _mean_of_rows(iou_b_RC) - _mean_of_rows(iou_a_RC)
-    return Difference.of(float(miou_R[0]), miou_R[1:]), by_class
+    return Difference.of(float(miou_R[0]), miou_R[1:], images), by_class
 
 
 def _mean_of_rows(iou_RC: Floats) -> Floats:

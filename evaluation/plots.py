@@ -67,7 +67,9 @@ def plot_statistics(statistics: LabelStatistics, title: str, path: str | Path) -
 
 
 def plot_tags(rows: Sequence[Mapping[str, Any]], title: str, path: str | Path) -> None:
-    """The mIoU of each view's pseudo-labels over the rate at which tags are dropped or added; the rest as levels.
+    """The mIoU of each view's pseudo-labels over the rate at which tags are dropped or added.
+
+    Exact, automatic and no tags are levels.
 
     rows: dicts of "kind", "rate" (0..1) and "miou" (percent or None by view), one of the kind "exact" among them.
     """

@@ -101,7 +101,7 @@ def _blocks(image: ReportImage, width: int) -> Iterator[str]:
         # of the unshrunk map, where a thin pole still is
         "shows": [int(i) for i in np.unique(image.maps["truth"]) if i != IGNORE_INDEX],
         "iou": image.iou,
-        "agreed": {name: _agreed(maps, name) for name in image.iou if not name.startswith(PSEUDO_ROWS)},
+        "agreed": {name: _agreed(image.maps, name) for name in image.iou if not name.startswith(PSEUDO_ROWS)},
     }
     pixels = {
         "photo": _encode(".jpg", photo, cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY),
@@ -115,7 +115,9 @@ def _agreed(maps: Mapping[str, Any], name: str) -> float | None:
     """Percent of the global pseudo-labels that a prediction agrees with (CARB, Eq. 4)."""
     if GLOBAL_ROW not in maps or not (valid := maps[GLOBAL_ROW] != IGNORE_INDEX).any():
         return None
-    return 100 * float((maps[name] == maps[GLOBAL_ROW])[valid].mean())
+    height, width = maps[GLOBAL_ROW].shape
+    predicted = cv2.resize(maps[name], (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+    return 100 * float((predicted == maps[GLOBAL_ROW])[valid].mean())
 
 
 def _encode(suffix: str, pixels: Any, option: int, value: int) -> str:

@@ -39,7 +39,9 @@ def csv_table(rows: Rows, names: Sequence[str]) -> str:
     for title, scores in rows.items():
         for name in names:
             writer.writerow([title, name, *(scores[kind][name] for kind in KINDS)])
-        writer.writerow([title, "mean", *(_mean(scores[kind].values()) for kind in KINDS)])
+        means = {kind: _mean(scores[kind].values()) for kind in KINDS}
+        means |= {"iou": scores["miou"], "boundary_iou": scores["boundary_miou"]}  # of values that were not rounded
+        writer.writerow([title, "mean", *means.values()])
     return text.getvalue()
 
 
@@ -48,8 +50,13 @@ def _mean(values: Iterable[float | None]) -> float | None:
     return round(sum(known) / len(known), 2) if known else None
 
 
+def _in_cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
 def markdown(header: Sequence[str], rows: Mapping[str, Sequence[float | None]]) -> str:
     """A table with one decimal, right-aligned, a dash where there is no value; columns as wide as they need."""
+    header, rows = [_in_cell(h) for h in header], {_in_cell(title): values for title, values in rows.items()}
     width = max(map(len, rows), default=0)
 
     def cell(value: float | None) -> str:

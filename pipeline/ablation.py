@@ -9,7 +9,7 @@ import numpy as np
 from pipeline.layouts import TRAIN_SPLIT
 from pipeline.runs import write_json, write_text
 from pipeline.scoring import evaluate
-from pipeline.stages import Run, make_labels, train_student, variants
+from pipeline.stages import Run, make_labels, process_state, train_student, variants
 
 
 def ablation(run: Run, split: str, names: Sequence[str], seeds: int) -> dict[str, Any]:
@@ -34,8 +34,9 @@ def ablation(run: Run, split: str, names: Sequence[str], seeds: int) -> dict[str
             for class_name, value in scores["iou"].items():
                 row["iou"][class_name].append(value)
     result = {"dataset": run.spec.name, "split": split, "seeds": seeds, "rows": rows}
-    write_json(run.out / "ablation.json", result)
-    write_text(run.out / "ablation.md", as_markdown(result) + "\n")
+    if process_state().is_main_process:
+        write_json(run.out / "ablation.json", result)
+        write_text(run.out / "ablation.md", as_markdown(result) + "\n")
     return result
 
 

@@ -162,8 +162,8 @@ def read_classes(path: Path) -> ClassSet:
         entries = tomllib.loads(path.read_text(encoding="utf-8")).get("classes")
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is no valid TOML: {error}") from error
-    if not isinstance(entries, list) or not 1 <= len(entries) <= IGNORE_INDEX:
-        raise InputError(f'{path} must list 1 to {IGNORE_INDEX} classes, such as classes = ["sky", "road", "car"]')
+    if not isinstance(entries, list) or not 1 <= len(entries) < IGNORE_INDEX:
+        raise InputError(f'{path} must list 1 to {IGNORE_INDEX - 1} classes, such as classes = ["sky", "road", "car"]')
     tables = [_class_table(path, entry) for entry in entries]
     names = [table["name"] for table in tables]
     twice = next((name for name in names if names.count(name) > 1), None)

@@ -1,13 +1,16 @@
 """Whether one run is better than another, from what `evaluate` counted in each image."""
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 from evaluation.comparison import Difference, compare
 from evaluation.tally import Tally, load_tallies
 from labelgen.samples import InputError
+from pipeline.scoring import SCHEMA
 
 
 def compare_runs(a: Path, b: Path) -> str:
@@ -29,8 +32,8 @@ def compare_runs(a: Path, b: Path) -> str:
     where = f"{metrics_a['dataset']} {metrics_a['split']}, {metrics_a['images']} images"
     tables = [_table(f"A: {a}", f"B: {b}", metrics_a["classes"]["names"], tallies_a, tallies_b, pair) for pair in pairs]
     note = (
-        "95 %: paired bootstrap over images; * where 0 is outside. It does not tell how much depends on the seed of "
-        "the training: 'carbseg ablation' does."
+        "95 %: paired bootstrap over images; * where 0 is outside; - where fewer than ten images show the class. It "
+        "does not tell how much depends on the seed of the training: 'carbseg ablation' does."
     )
     return "\n\n".join([f"IoU in percent on {where}", *tables, note])
 
@@ -41,11 +44,19 @@ def _rows(path: Path) -> tuple[dict[str, Any], dict[str, Tally]]:
     folder = path if is_run else path.parent
     if not (folder / "metrics.json").is_file():
         raise InputError(f"{path} was not scored; run 'carbseg evaluate' first")
-    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    counts = folder / f"counts-{metrics['split']}.npz"
-    if not counts.is_file():
-        raise InputError(f"no {counts}, which 'carbseg evaluate' writes; run it again")
-    tallies = load_tallies(counts)
+    try:
+        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        if metrics.get("schema") != SCHEMA:
+            raise InputError(f"{folder} was scored by another version of carbseg; run 'carbseg evaluate' again")
+        tallies = load_tallies(folder / f"counts-{metrics['split']}.npz")
+    except (OSError, KeyError, ValueError, BadZipFile) as error:
+        raise InputError(f"the scores in {folder} cannot be read ({error}); run 'carbseg evaluate' again") from error
+    if list(tallies) != list(metrics["rows"]) or any(
+        tally.confusion.sum(0).tolist() != metrics["rows"][row]["confusion"] for row, tally in tallies.items()
+    ):
+        raise InputError(
+            f"metrics.json and the counts in {folder} do not belong together; run 'carbseg evaluate' again"
+        )
     row = f"student {path.name}"
     if not is_run and row not in tallies:
         raise InputError(f"{folder} has no scored {row!r}, only {', '.join(tallies)}; run 'carbseg evaluate' again")
@@ -83,8 +94,8 @@ def _line(name: str, a: float | None, b: float | None, difference: Difference) -
     def cell(value: float | None) -> str:
         return f"{'-' if value is None else f'{value:.1f}':>4}"
 
-    if difference.value != difference.value:  # in neither map
+    if math.isnan(difference.value):
         return f"| {name:12} | {cell(a)} | {cell(b)} | {'-':>9} | {'-':>13} |   |"
-    interval = f"{difference.low:+.1f} .. {difference.high:+.1f}"
+    interval = "-" if math.isnan(difference.low) else f"{difference.low:+.1f} .. {difference.high:+.1f}"
     sure = "*" if difference.is_sure else " "
     return f"| {name:12} | {cell(a)} | {cell(b)} | {difference.value:+9.1f} | {interval:>13} | {sure} |"

@@ -1,7 +1,7 @@
 """carbseg report: one HTML page of a scored split, its training and its pseudo-labels."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +27,12 @@ def report(run: Run, scored: Scored, width: int = WIDTH) -> Path:
     """
     split, rows = scored.metrics["split"], scored.metrics["rows"]
     curves = {row: _lines(run.out / row.removeprefix(STUDENT) / "metrics.jsonl") for row in rows if _is_student(row)}
-    tags = run.out / f"tags-{split}.json"
     page = Report(
         metrics=scored.metrics,
         curves={row: lines for row, lines in curves.items() if lines},
         about=provenance(run.settings()),
         statistics=_statistics(run, split),
-        tags=json.loads(tags.read_text(encoding="utf-8")) if tags.is_file() else None,
+        tags=_tags(run, scored.metrics),
     )
     path = run.out / "report.html"
     write_report(path, page, _images(run, scored), width)
@@ -47,7 +46,21 @@ def _is_student(row: str) -> bool:
 def _lines(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():  # a student that was trained elsewhere
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]  # a run may be writing its last one
+
+
+def _tags(run: Run, metrics: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What `evaluate tags` found, if it looked at the same images."""
+    path = run.out / f"tags-{metrics['split']}.json"
+    try:
+        tags: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        same = all(tags[key] == metrics[key] for key in ("dataset", "split", "images"))
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError) as error:
+        raise InputError(f"{path} cannot be read; delete it, or run 'carbseg evaluate tags' again") from error
+    return tags if same else None
 
 
 def _statistics(run: Run, split: str) -> dict[str, Any] | None:

@@ -16,7 +16,8 @@ def write_text(path: Path, text: str) -> None:
     """Write under a temporary name, then rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
+    # File names may hold bytes that are no UTF-8.
+    partial.write_text(text, encoding="utf-8", errors="backslashreplace")
     partial.replace(path)
 
 

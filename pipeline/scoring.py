@@ -2,7 +2,7 @@
 
 OUT/metrics.json          scores, as evaluation/metrics.schema.json says; metrics.md and metrics.csv hold the same
 OUT/counts-SPLIT.npz      what was counted in each image: what comparisons are made from
-OUT/maps/SPLIT/ROW/       the class maps of the students, as indexed PNGs
+OUT/maps/SPLIT/ROW/       the class maps, as indexed PNGs
 OUT/panels/SPLIT.png      pictures
 """
 
@@ -34,6 +34,7 @@ RULES = (
     "mIoU is the mean over the classes that are in truth or prediction; an absent class is left out, not counted as 0.",
     "Scores are taken in the size of the label maps; class maps of another size are resized by nearest neighbour.",
     "Boundary IoU counts pixels within 2 % of the image's diagonal of an outline of their class.",
+    "Students and models are given whole images, normalised with ImageNet's mean and deviation.",
     "Pseudo-labels know which classes each image shows; students and other predictions do not.",
 )
 
@@ -63,7 +64,7 @@ def evaluate(
     """
     samples = run.samples(split, with_truth=True)
     sources = other_sources(run, split, samples, predictions, models) | student_sources(run, split, students)
-    sources = pseudo_sources(make_labels(run, split)) | sources
+    sources = pseudo_sources(run, split, make_labels(run, split)) | sources
     state = process_state()
     for source in sources.values():
         if source.kept is not None:

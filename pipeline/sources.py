@@ -3,6 +3,7 @@
 Shapes: C classes, H W pixels.
 """
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.confusion import NONE
-from labelgen.images import read_class_map, write_indexed_png
+from labelgen.images import IMAGENET_MEAN, IMAGENET_STD, read_class_map, write_indexed_png
 from labelgen.samples import ClassSet, InputError, Sample
 from labelgen.store import MaskView, PseudoLabelStore
 from pipeline.datasets import DatasetSpec
@@ -32,7 +33,7 @@ class Source:
     """Where the class maps of a row of the table are from.
 
     class_map(sample, image_HW3): classes_HW, uint8 train ids, 255 = no class. about: what to say of it. kept: the
-    folder where evaluate leaves them as ID.png; None: they can be had again at no cost.
+    folder where evaluate leaves them as ID.png; None: they are files already.
     """
 
     class_map: Callable[[Sample, Picture], Mask]
@@ -53,15 +54,19 @@ class Source:
         return self.kept / f"{sample['image_id']}.png"
 
 
-def pseudo_sources(store: PseudoLabelStore) -> dict[str, Source]:
+def pseudo_sources(run: Run, split: str, store: PseudoLabelStore) -> dict[str, Source]:
     """The pseudo-labels of each view."""
+    maps = run.out / "maps" / split
 
     def class_map(view: MaskView, sample: Sample, image_HW3: Picture) -> Mask:
         if store.size(sample["image_id"]) != image_HW3.shape[:2]:
             raise InputError(f"{sample['image_path']} has changed since its pseudo-labels were made; make them again")
         return store.mask(sample["image_id"], view)
 
-    return {f"pseudo-labels {view}": Source(partial(class_map, view), store.path) for view in PSEUDO_VIEWS}
+    return {
+        f"pseudo-labels {view}": Source(partial(class_map, view), store.path, maps / f"pseudo-labels-{view}")
+        for view in PSEUDO_VIEWS
+    }
 
 
 def student_sources(run: Run, split: str, names: Sequence[str] | None) -> dict[str, Source]:
@@ -79,10 +84,14 @@ def other_sources(
     run: Run, split: str, samples: Sequence[Sample], predictions: Sequence[Path], models: Sequence[Path]
 ) -> dict[str, Source]:
     """Folders of class maps, and HF models. Raises InputError for two that would have one name."""
+    own = (run.out / "maps").resolve()
+    for folder in predictions:
+        if folder.resolve().is_relative_to(own) or own.is_relative_to(folder.resolve()):
+            raise InputError(f"{folder} holds what evaluate itself writes; score a copy of it in another folder")
     found = [(f"predictions {folder.name}", _folder_source(run.spec, samples, folder)) for folder in predictions]
     for folder in models:
-        kept = run.out / "maps" / split / f"model-{folder.name}"
-        found.append((f"model {folder.name}", _model_source(run.spec, folder, kept)))
+        name = folder.parent.name if folder.name == "student" else folder.name
+        found.append((f"model {name}", _model_source(run.spec, folder, run.out / "maps" / split / f"model-{name}")))
     sources = dict(found)
     if len(sources) < len(found):
         raise InputError("two folders would be one row of the table; give --predictions and --model different names")
@@ -94,8 +103,11 @@ def _model_source(spec: DatasetSpec, folder: Path, kept: Path) -> Source:
     from segtrain.model import load_student
     from segtrain.predict import predict
 
+    _require_imagenet(folder)
     model = load_student(folder).to(process_state().device)
     labels = _labels(model)
+    if len(labels) >= NONE:
+        raise InputError(f"the model {folder} has {len(labels)} classes; class maps hold {NONE - 1} at most")
     train_ids = {prompt: i for i, prompts in enumerate(spec.classes.prompts) for prompt in prompts}
     train_ids |= {name: i for i, name in enumerate(spec.classes.names)}
     table = np.full(256, NONE, np.uint8)
@@ -107,6 +119,20 @@ def _model_source(spec: DatasetSpec, folder: Path, kept: Path) -> Source:
     return Source(lambda sample, image_HW3: table[predict(model, image_HW3)], about, kept)
 
 
+def _require_imagenet(folder: Path) -> None:
+    """Raise InputError for a model that was trained on pixels that were normalised in another way than ours are."""
+    path = folder / "preprocessor_config.json"
+    if not path.is_file():  # a student of ours
+        return
+    about = json.loads(path.read_text(encoding="utf-8"))
+    for key, ours in (("image_mean", IMAGENET_MEAN), ("image_std", IMAGENET_STD)):
+        theirs = about.get(key, ours)
+        if not (about.get("do_normalize", True) and np.allclose(theirs, ours, atol=1e-3)):
+            raise InputError(
+                f"the model {folder} was not trained with ImageNet's {key} ({path.name}); it cannot be scored"
+            )
+
+
 def _labels(model: "PreTrainedModel") -> list[str]:
     by_id = {int(i): str(name) for i, name in (model.config.id2label or {}).items()}
     return [by_id[i] for i in sorted(by_id)]
@@ -116,12 +142,17 @@ def _folder_source(spec: DatasetSpec, samples: Sequence[Sample], folder: Path) -
     """Of a folder, subfolders included: ID.png with train ids, or ID..._labelIds.png with the data set's own ids."""
     if not folder.is_dir():
         raise InputError(f"no folder {folder} of predictions")
-    files = {path.name: path for path in sorted(folder.rglob("*.png"))}
+    paths = sorted(folder.rglob("*.png"))
+    files = {path.name: path for path in paths}
     names = ("{}.png", "{}_pred_labelIds.png", "{}_gtFine_labelIds.png")
     found = {
         sample["image_id"]: next((files[n] for name in names if (n := name.format(sample["image_id"])) in files), None)
         for sample in samples
     }
+    wanted = {path.name for path in found.values() if path is not None}
+    twice = next((path for path in paths if path.name in wanted and files[path.name] != path), None)
+    if twice is not None:
+        raise InputError(f"{twice} and {files[twice.name]} have one name; name the folder of one prediction")
     missing = [image_id for image_id, path in found.items() if path is None]
     if missing:
         raise InputError(

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -101,9 +102,12 @@ def test_truth_as_predictions_scores_a_hundred_and_every_file_says_the_same(
     assert [path.stem for path in maps] == [s["image_id"] for s in SPEC.list_samples(toy_root, "val")]
     with Image.open(maps[0]) as image:
         assert image.mode == "P"
-    again = evaluated(out, toy_root, clip_folder, "--predictions", out / "maps" / "val" / "student-base")
-    rows = again["rows"]
-    assert rows["predictions student-base"]["confusion"] == rows["student base"]["confusion"]
+    assert "holds what evaluate itself writes" in refused(
+        *options(out, toy_root), "--predictions", out / "maps" / "val" / "student-base"
+    )
+    shutil.copytree(out / "maps" / "val" / "student-base", tmp_path / "copy")
+    rows = evaluated(out, toy_root, clip_folder, "--predictions", tmp_path / "copy")["rows"]
+    assert rows["predictions copy"]["confusion"] == rows["student base"]["confusion"]
 
 
 def test_two_processes_score_what_one_scores(out: Path, toy_root: Path, clip_folder: Path, tmp_path: Path) -> None:
@@ -136,13 +140,16 @@ def test_a_models_classes_are_found_by_name_and_others_count_as_misses(
     assert scores["source"] == f"{folder} (no class of toy: dragon)"
     predicted = np.unique([read_class_map(path) for path in (out / "maps" / "val" / "model-other").iterdir()])
     assert set(predicted.tolist()) <= {SPEC.classes.names.index("road"), SPEC.classes.names.index("sign"), 255}
+    (folder / "preprocessor_config.json").write_text('{"image_mean": [0.5, 0.5, 0.5]}')
+    assert "was not trained with ImageNet's image_mean" in refused(*options(out, toy_root), "--model", folder)
     strange = segformer(tmp_path / "strange", ["dragon", "elf"])
     assert "no class of the model" in refused(*options(out, toy_root), "--model", strange)
 
 
 def test_predictions_that_do_not_fit_are_refused(out: Path, toy_root: Path, clip_folder: Path, tmp_path: Path) -> None:
     base = [*options(out, toy_root), "--clip", clip_folder, "--predictions", tmp_path / "maps"]
-    before = (out / "metrics.json").read_bytes() if (out / "metrics.json").exists() else None
+    evaluated(out, toy_root, clip_folder)
+    before = (out / "metrics.json").read_bytes()
     assert "no folder" in refused(*base)
     (tmp_path / "maps").mkdir()
     ids = [sample["image_id"] for sample in SPEC.list_samples(toy_root, "val")]
@@ -156,7 +163,10 @@ def test_predictions_that_do_not_fit_are_refused(out: Path, toy_root: Path, clip
     write_png(tmp_path / "maps" / f"{ids[0]}.png", np.zeros((100, 100), np.uint8))
     assert "a class map of 100 x 100 does not fit 160 x 320 pixels" in refused(*base)
     assert "two folders would be one row" in refused(*base, "--predictions", tmp_path / "maps")
-    assert before == ((out / "metrics.json").read_bytes() if before else None)
+    (tmp_path / "maps" / "other").mkdir()
+    shutil.copy(tmp_path / "maps" / f"{ids[0]}.png", tmp_path / "maps" / "other")
+    assert "have one name; name the folder of one prediction" in refused(*base)
+    assert before == (out / "metrics.json").read_bytes()
 
 
 def test_smaller_predictions_are_resized_to_their_truth(
@@ -207,9 +217,16 @@ def test_comparison_of_runs_and_of_students(out: Path, toy_root: Path, clip_fold
     assert len([line for line in said.splitlines() if line.startswith("| ")]) == 1 + 1 + 11
     whole = carbseg("evaluate", "--compare", out, out).stdout
     assert whole.count("| mIoU ") == 5  # every row that both have: three views, two students
-    assert "+0.0 .. +0.0" in whole
+    assert "+0.0" in whole
+    assert " .. " not in whole  # three images are too few for an interval
     assert "was not scored" in refused("--compare", tmp_path, out)
     assert "has no scored 'student nobody'" in refused("--compare", out / "nobody", out)
     (tmp_path / "metrics.json").write_text((out / "metrics.json").read_text().replace('"val"', '"test"'))
     (tmp_path / "counts-test.npz").write_bytes((out / "counts-val.npz").read_bytes())
     assert "were scored on another split" in refused("--compare", out, tmp_path)
+    (tmp_path / "counts-test.npz").write_bytes(b"PK broken")
+    assert "cannot be read" in refused("--compare", out, tmp_path)
+    (tmp_path / "metrics.json").write_text('{"rows": {}}')
+    assert "was scored by another version of carbseg" in refused("--compare", out, tmp_path)
+    (tmp_path / "metrics.json").write_text("{")
+    assert "cannot be read" in refused("--compare", out, tmp_path)

@@ -96,8 +96,8 @@ def test_classes_may_have_prompts_and_colours_and_get_colours_that_differ(tmp_pa
     ("text", "message"),
     [
         ("classes = [", "is no valid TOML"),
-        ("names = ['a']", "must list 1 to 255 classes"),
-        ("classes = []", "must list 1 to 255 classes"),
+        ("names = ['a']", "must list 1 to 254 classes"),
+        ("classes = []", "must list 1 to 254 classes"),
         ("classes = ['a', 'b', 'a']", "lists the class 'a' twice"),
         ("classes = [3]", "each class needs a name, got 3"),
         ("classes = ['a;b']", "';' separates classes"),

@@ -138,6 +138,7 @@ def test_boundary_iou_is_that_of_eroded_masks() -> None:
     """The definition: a mask's boundary is what erosion by that distance takes away."""
     truth, prediction = random_maps(4, 0, (30, 40))
     truth, prediction = (np.kron(m[:10, :10], np.ones((4, 4), np.uint8)) for m in (truth, prediction))
+    prediction[truth == 255] = 255
     distance = 2 / np.hypot(*truth.shape)
     counted = count_boundaries(truth, prediction, 4, distance)
     valid = truth != 255
@@ -156,6 +157,16 @@ def test_boundary_iou_is_that_of_eroded_masks() -> None:
         assert counted[:, c].tolist() == expected
 
 
+def test_what_is_predicted_for_void_does_not_move_outlines() -> None:
+    truth = np.zeros((20, 30), np.uint8)
+    truth[:, 15:] = 1
+    truth[:, 12:17] = 255
+    filled = np.where(truth == 255, np.uint8(1), truth)
+    tally = Tally(2)
+    tally.update("a", truth, filled)
+    assert tally.as_dict(["sky", "car"])["boundary_miou"] == 100
+
+
 def test_resizing_takes_the_class_at_the_centre_and_refuses_another_shape() -> None:
     small = np.array([[0, 1], [2, 255]], np.uint8)
     assert resize_classes(small, (4, 4)).tolist() == np.kron(small, np.ones((2, 2), np.uint8)).tolist()
@@ -166,7 +177,7 @@ def test_resizing_takes_the_class_at_the_centre_and_refuses_another_shape() -> N
 
 
 def test_comparison_of_a_row_with_itself_is_zero_and_sure_of_nothing() -> None:
-    tally = tally_of(4, range(6))
+    tally = tally_of(4, range(12))
     mean, by_class = compare(tally, tally)
     assert (mean.value, mean.low, mean.high) == (0, 0, 0)
     assert not any(difference.is_sure for difference in (mean, *by_class))
@@ -190,6 +201,23 @@ def test_comparison_finds_a_gain_that_every_image_shows_and_doubts_one_of_a_sing
     assert not by_class[2].is_sure
     assert compare(worse, once)[0].low == pytest.approx(0)  # an image that may not be drawn
     assert compare(worse, better)[0] == compare(worse, better)[0]
+
+
+def test_comparison_is_sure_of_nothing_that_few_images_show() -> None:
+    few, rare = [Tally(2), Tally(2)], [Tally(2), Tally(2)]
+    for i in range(20):
+        truth = np.zeros((4, 4), np.uint8)
+        truth[0] = i == 0  # class 1 is in one image
+        for k in range(2):
+            better = np.where(truth == 1, np.uint8(k), truth)
+            rare[k].update(str(i), truth, better)
+            if i < 2:
+                few[k].update(str(i), truth, better)
+    for mean, by_class in (compare(*few), compare(*rare)):
+        assert by_class[1].value == 100
+        assert np.isnan(by_class[1].low)
+        assert not by_class[1].is_sure
+        assert not mean.is_sure
 
 
 def test_comparison_needs_the_same_images() -> None:

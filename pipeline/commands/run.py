@@ -63,11 +63,13 @@ def ablation(run: "Run", split: str | None, seeds: int, students: str | None) ->
     """Train every kind of student for several seeds; print mean and spread (CARB, Table 1). Run again to resume."""
     from pipeline.ablation import ablation as compare
     from pipeline.ablation import as_markdown
-    from pipeline.stages import STUDENTS
+    from pipeline.stages import STUDENTS, process_state
 
     names = [name.strip() for name in students.split(",")] if students else list(STUDENTS)
     split = split or ("test" if "test" in run.spec.splits and "test" not in run.spec.hidden else "val")
     result = compare(run, split, names, seeds)
+    if not process_state().is_main_process:
+        return
     click.echo(f"\nIoU in percent on {run.spec.name} {split}, mean and standard deviation of {seeds} seeds")
     click.echo(as_markdown(result))
     click.echo(f"\nscores in {run.out / 'ablation.json'}")
