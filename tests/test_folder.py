@@ -88,8 +88,8 @@ def test_classes_may_have_prompts_and_colours_and_get_colours_that_differ(tmp_pa
     assert classes.palette[1] == (1, 2, 3)
     path.write_text('[[classes]]\nname = "sky"\n[[classes]]\nname = "car"\ncolor = [0, 0, 0]\n')
     assert read_classes(path).names == ("sky", "car")
-    path.write_text(f"classes = {[f'c{i}' for i in range(255)]}")
-    assert len(set(read_classes(path).palette)) == 255
+    path.write_text(f"classes = {[f'c{i}' for i in range(254)]}")
+    assert len(set(read_classes(path).palette)) == 254
 
 
 @pytest.mark.parametrize(
