@@ -19,12 +19,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from evaluation.confusion import NONE
+
 PAGE = Path(__file__).parent / "page"
 # One script in the end; the last file starts the page.
 SCRIPTS = ("data", "elements", "sections", "pixels", "gallery", "detail")
 WIDTH = 480
 JPEG_QUALITY = 80
-IGNORE_INDEX = 255
 PSEUDO_ROWS, GLOBAL_ROW = "pseudo-labels ", "pseudo-labels global"
 
 
@@ -99,7 +100,7 @@ def _blocks(image: ReportImage, width: int) -> Iterator[str]:
         "id": image.image_id,
         "size": size,
         # of the unshrunk map, where a thin pole still is
-        "shows": [int(i) for i in np.unique(image.maps["truth"]) if i != IGNORE_INDEX],
+        "shows": [int(i) for i in np.unique(image.maps["truth"]) if i != NONE],
         "iou": image.iou,
         "agreed": {name: _agreed(image.maps, name) for name in image.iou if not name.startswith(PSEUDO_ROWS)},
     }
@@ -113,7 +114,7 @@ def _blocks(image: ReportImage, width: int) -> Iterator[str]:
 
 def _agreed(maps: Mapping[str, Any], name: str) -> float | None:
     """Percent of the global pseudo-labels that a prediction agrees with (CARB, Eq. 4)."""
-    if GLOBAL_ROW not in maps or not (valid := maps[GLOBAL_ROW] != IGNORE_INDEX).any():
+    if GLOBAL_ROW not in maps or not (valid := maps[GLOBAL_ROW] != NONE).any():
         return None
     height, width = maps[GLOBAL_ROW].shape
     predicted = cv2.resize(maps[name], (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
