@@ -27,10 +27,10 @@ from labelgen.maskclip import DenseCLIP
 from labelgen.samples import Sample
 from labelgen.store import ImageLogits, LocalView, PseudoLabelStore
 from labelgen.views import ViewConfig
-from pipeline.classes import CAMVID_CLASSES
 from pipeline.commands.doctor import matmul_gflops
 from pipeline.commands.options import quiet_libraries
-from pipeline.stages import TINY_CLIP
+from pipeline.datasets.classes import CAMVID_CLASSES
+from pipeline.stages.run import TINY_CLIP
 from pipeline.toy.scenes import driving_scene
 
 WIDTH, BLOCKS, EMBEDDING, PATCH = 768, 12, 512, 16

@@ -25,8 +25,8 @@ from labelgen.maskclip import DenseCLIP
 from labelgen.samples import Sample
 from labelgen.store import ImageLogits, LocalView, PseudoLabelStore
 from labelgen.views import ViewConfig, local_views
-from pipeline.classes import CAMVID_CLASSES
 from pipeline.commands.options import quiet_libraries
+from pipeline.datasets.classes import CAMVID_CLASSES
 from pipeline.toy.scenes import driving_scene
 from segtrain.augment import AugmentConfig
 from segtrain.carb import region_losses

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 from labelgen.generate import LabelConfig
 from labelgen.samples import InputError
+from pipeline.datasets.tags import TagConfig
 from pipeline.names import look_up
-from pipeline.tags import TagConfig
 from segtrain.augment import AugmentConfig
 from segtrain.model import StudentConfig
 from segtrain.trainer import TrainConfig

@@ -60,6 +60,17 @@ def carbseg(*arguments: object, check: bool = True) -> subprocess.CompletedProce
     return done
 
 
+def refused(*arguments: object) -> str:
+    """The one line of an error; checks that it is one line, without a traceback, and that the exit code says so."""
+    done = carbseg(*arguments, check=False)
+    assert done.returncode in (1, 2)
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("Error: ")
+    return last
+
+
 @pytest.fixture(scope="module")  # not session: while it is open, no other test can run an asyncio loop
 def browser() -> Iterator["Browser"]:
     """Headless Chromium: the one that CARBSEG_CHROMIUM names, or that of the machine."""

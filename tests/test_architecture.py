@@ -12,21 +12,11 @@ ALLOWED = {
     "segtrain": {"labelgen"},
     "pipeline": {"labelgen", "evaluation", "segtrain"},
 }
-# Inside a package a file imports only files that stand before it.
+# Inside a package, and inside each of its wings, a file imports only files that stand before it.
 ORDER = {
     "labelgen": [
-        "samples",
-        "images",
-        "prompts",
-        "refine",
-        "maskclip",
-        "views",
-        "codec",
-        "layout",
-        "store",
-        "verify",
-        "label",
-        "generate",
+        *("samples", "images", "prompts", "refine", "maskclip", "views"),
+        *("codec", "layout", "store", "verify", "label", "generate"),
     ],
     "evaluation": [
         *("scores", "confusion", "boundary", "tally", "comparison", "tables", "statistics"),
@@ -36,35 +26,14 @@ ORDER = {
         *("carb", "augment", "data", "online", "backbones", "model", "schedule", "trainer", "train", "predict"),
         *("relabel", "export"),
     ],
-    "pipeline": [
-        "names",
-        "tags",
-        "tag_noise",
-        "classes",
-        "truth",
-        "layouts",
-        "hub",
-        "datasets",
-        "check",
-        "toy",
-        "config",
-        "progress",
-        "runs",
-        "fetch",
-        "inspection",
-        "stages",
-        "sources",
-        "scoring",
-        "comparing",
-        "label_statistics",
-        "tag_sweep",
-        "reporting",
-        "ablation",
-        "prediction",
-        "commands",
-        "cli",
-        "__main__",
+    "pipeline": ["names", "progress", "runs", "datasets", "toy", "config", "stages", "commands", "cli", "__main__"],
+    "pipeline.datasets": ["classes", "truth", "tags", "tag_noise", "layouts", "hub", "registry", "check", "fetch"],
+    "pipeline.stages": [
+        *("run", "inspection", "labels", "students", "sources", "scoring", "statistics", "reporting"),
+        *("comparing", "ablation", "tag_sweep", "prediction"),
     ],
+    "pipeline.commands": ["options", "labels", "datasets", "evaluation", "run", "doctor"],
+    "pipeline.toy": ["canvas", "textures", "sprites", "scenes", "web", "pretrain"],
 }
 
 
@@ -75,8 +44,22 @@ def imports(path: Path) -> set[str]:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module)
+            parts = node.module.split(".")
+            files = [alias.name for alias in node.names if ROOT.joinpath(*parts, f"{alias.name}.py").is_file()]
+            found |= {f"{node.module}.{name}" for name in files} or {node.module}
     return found
+
+
+def rooms(folder: Path) -> set[str]:
+    """Names of the files and wings of a package."""
+    wings = {path.name for path in folder.iterdir() if (path / "__init__.py").is_file()}
+    return {path.stem for path in folder.glob("*.py")} - {"__init__"} | wings
+
+
+def files(folder: Path, room: str) -> list[Path]:
+    """The files of a room: one, or all of a wing."""
+    wing = folder / room
+    return sorted(wing.rglob("*.py")) if wing.is_dir() else [folder / f"{room}.py"]
 
 
 @pytest.mark.parametrize("package", ALLOWED)
@@ -88,13 +71,22 @@ def test_packages_know_only_those_below_them(package: str) -> None:
 
 @pytest.mark.parametrize("package", ORDER)
 def test_files_import_only_files_above_them(package: str) -> None:
-    folders = {p.name for p in (ROOT / package).iterdir() if (p / "__init__.py").is_file()}
+    folder = ROOT.joinpath(*package.split("."))
     order = ORDER[package]
-    assert {p.stem for p in (ROOT / package).glob("*.py")} - {"__init__"} | folders == set(order)
+    assert rooms(folder) == set(order)
     for place, name in enumerate(order):
-        path = ROOT / package / f"{name}.py"
-        own = {m.split(".")[1] for m in imports(path) if m.startswith(f"{package}.")} if path.is_file() else set()
-        assert own <= set(order[:place]), path
+        for path in files(folder, name):
+            known = {m.removeprefix(f"{package}.").split(".")[0] for m in imports(path) if m.startswith(f"{package}.")}
+            within = {name} if (folder / name).is_dir() else set()  # a wing has an order of its own
+            assert known <= {*order[:place], *within}, path
+            assert package not in imports(path), f"{path}: what __init__ makes importable is for those outside"
+
+
+def test_every_wing_has_an_order() -> None:
+    wings = {
+        str(p.parent.relative_to(ROOT)).replace("/", ".") for n in ALLOWED for p in (ROOT / n).rglob("__init__.py")
+    }
+    assert wings == set(ORDER)
 
 
 def test_the_store_needs_no_torch() -> None:

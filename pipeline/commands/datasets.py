@@ -10,8 +10,8 @@ from labelgen.samples import InputError
 from pipeline.commands.options import run_options
 
 if TYPE_CHECKING:
-    from pipeline.check import Report
-    from pipeline.stages import Run
+    from pipeline.datasets.check import Report
+    from pipeline.stages.run import Run
 
 
 @click.group()
@@ -37,7 +37,7 @@ def draw_toy(root: Path) -> None:
 
 
 def _draw_toy(root: Path) -> None:
-    from pipeline.stages import draw_toy as draw
+    from pipeline.stages.run import draw_toy as draw
 
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise InputError(f"{root} exists already; choose another folder")
@@ -52,8 +52,8 @@ def _draw_toy(root: Path) -> None:
 def fetch(name: str, root: Path, url: str | None) -> None:
     """Fetch the data set NAME into the folder ROOT; where that takes an account, say what to get and put where."""
     from pipeline.datasets import dataset
-    from pipeline.fetch import COPIES
-    from pipeline.fetch import fetch as fetch_copy
+    from pipeline.datasets.fetch import COPIES
+    from pipeline.datasets.fetch import fetch as fetch_copy
 
     spec = dataset(name)
     if name == "toy":
@@ -90,10 +90,10 @@ def _byte_bar(what: str) -> Any:
 @click.option("--tags", help="Image-level labels, as for 'carbseg labels': a CSV or JSON file, or 'auto'.")
 def check(name: str, data_root: str, split: str, tags: str | None) -> None:
     """Look through the files of a split: ids, sizes, missing and broken files. Exit code 1 if there are errors."""
-    from pipeline.check import check as look_through
     from pipeline.datasets import dataset
+    from pipeline.datasets.check import check as look_through
+    from pipeline.datasets.tags import TagConfig
     from pipeline.progress import progress
-    from pipeline.tags import TagConfig
 
     bars = []
 
@@ -117,7 +117,7 @@ def check(name: str, data_root: str, split: str, tags: str | None) -> None:
 @click.option("--split", default="train", show_default=True, help="Split to count.")
 def statistics(run: "Run", split: str) -> None:
     """Count what the image-level labels of a split say (CARB, Fig. 1); write OUT/statistics-SPLIT.json and .png."""
-    from pipeline.label_statistics import write_statistics
+    from pipeline.stages.statistics import write_statistics
 
     counted, unknown = write_statistics(run, split)
     left_out = f" ({unknown} more have no image-level labels and are left out)" if unknown else ""

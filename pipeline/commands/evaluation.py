@@ -9,7 +9,7 @@ import click
 from pipeline.commands.options import DefaultCommand, run_options
 
 if TYPE_CHECKING:
-    from pipeline.stages import Run
+    from pipeline.stages.run import Run
 
 FOLDER = click.Path(path_type=Path)
 
@@ -42,7 +42,7 @@ def _compare(ctx: click.Context, _: click.Parameter, runs: tuple[Path, Path] | N
     """Compare instead of scoring; an eager option, for no data set is needed."""
     if not runs or ctx.resilient_parsing:
         return
-    from pipeline.comparing import compare_runs
+    from pipeline.stages.comparing import compare_runs
 
     click.echo(compare_runs(*runs))
     ctx.exit()
@@ -62,8 +62,8 @@ def _compare(ctx: click.Context, _: click.Parameter, runs: tuple[Path, Path] | N
 @scoring_options
 def scores(run: "Run", split: str, predictions: tuple[Path, ...], models: tuple[Path, ...]) -> None:
     """Score pseudo-labels, every trained student and others against truth; write metrics and panels."""
-    from pipeline.scoring import evaluate as score
-    from pipeline.stages import process_state
+    from pipeline.stages.run import process_state
+    from pipeline.stages.scoring import evaluate as score
 
     scored = score(run, split, predictions=predictions, models=models)
     if process_state().is_main_process:
@@ -76,9 +76,9 @@ def scores(run: "Run", split: str, predictions: tuple[Path, ...], models: tuple[
 def report(run: "Run", split: str, predictions: tuple[Path, ...], models: tuple[Path, ...], width: int | None) -> None:
     """Evaluate, and write OUT/report.html: scores, curves, and every image with its maps, worst first."""
     from evaluation.report import WIDTH
-    from pipeline.reporting import report as write
-    from pipeline.scoring import evaluate as score
-    from pipeline.stages import process_state
+    from pipeline.stages.reporting import report as write
+    from pipeline.stages.run import process_state
+    from pipeline.stages.scoring import evaluate as score
 
     scored = score(run, split, predictions=predictions, models=models)
     if process_state().is_main_process:
@@ -105,7 +105,7 @@ def show(out: Path, metrics: dict[str, Any], page: Path | None = None) -> None:
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of what is dropped and added.")
 def tags(run: "Run", split: str, seed: int) -> None:
     """Score pseudo-labels under noisy image-level labels, from the cached logits: exact ... dropped, added, none."""
-    from pipeline.tag_sweep import as_markdown, evaluate_tags
+    from pipeline.stages.tag_sweep import as_markdown, evaluate_tags
 
     result = evaluate_tags(run, split, seed)
     click.echo(

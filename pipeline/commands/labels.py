@@ -9,7 +9,7 @@ from labelgen.samples import InputError
 from pipeline.commands.options import DefaultCommand, run_options
 
 if TYPE_CHECKING:
-    from pipeline.stages import Run
+    from pipeline.stages.run import Run
 
 
 @click.group(cls=DefaultCommand)
@@ -23,7 +23,7 @@ def labels() -> None:
 @click.option("--shard", metavar="I/N", default="1/1", help="Make only the I-th of N parts, as one job of an array.")
 def make(run: "Run", split: str, shard: str) -> None:
     """Make dense pseudo-labels of a split with CLIP; run again to resume."""
-    from pipeline.stages import make_labels
+    from pipeline.stages.labels import make_labels
 
     click.echo(repr(make_labels(run, split, _part(shard))))
 
@@ -80,9 +80,9 @@ def score(run: "Run", split: str) -> None:
     from evaluation.scores import percent
     from evaluation.tables import markdown_by_class
     from labelgen.store import PseudoLabelStore
-    from pipeline.inspection import score_labels
     from pipeline.progress import progress
     from pipeline.runs import write_json
+    from pipeline.stages.inspection import score_labels
 
     store = PseudoLabelStore.open(run.store_path(split))
     store.require_complete()
@@ -108,7 +108,7 @@ def sheet(run: "Run", split: str, images: int) -> None:
     """Draw a contact sheet: some images with their global, local and fused pseudo-labels."""
     from labelgen.images import write_png
     from labelgen.store import PseudoLabelStore
-    from pipeline.inspection import contact_sheet
+    from pipeline.stages.inspection import contact_sheet
 
     store = PseudoLabelStore.open(run.store_path(split))
     written = [sample for sample in run.samples(split) if not store.missing([sample["image_id"]])]
@@ -136,8 +136,8 @@ def sheet(run: "Run", split: str, images: int) -> None:
 def export(store: str, folder: Path, view: str, layout: str) -> None:
     """Write the masks of the STORE (folder or URL) into FOLDER as indexed PNGs, for other trainers and tools."""
     from labelgen.store import PseudoLabelStore
-    from pipeline.inspection import cityscapes_ids, cityscapes_name, export_masks
     from pipeline.progress import progress
+    from pipeline.stages.inspection import cityscapes_ids, cityscapes_name, export_masks
 
     if "://" in str(folder) or ":/" in str(folder):
         raise InputError(f"masks are exported to a folder, not to a URL, got {str(folder)!r}")
@@ -160,7 +160,7 @@ def views(run: "Run", image: Path, show: str | None, file: Path) -> None:
     """Show what each kind of view sees in one IMAGE (CARB, Fig. 3): original, resized x2, cropped, both."""
     from labelgen.images import write_png
     from pipeline.names import look_up
-    from pipeline.stages import view_pictures
+    from pipeline.stages.labels import view_pictures
 
     by_name = {name: place for place, name in enumerate(run.spec.classes.names)}
     names = [name.strip() for name in show.split(",")] if show else list(by_name)

@@ -42,7 +42,7 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
         known_dataset(dataset)  # a typo should not wait for torch
         quiet_libraries()
         from pipeline.config import load_config
-        from pipeline.stages import Run
+        from pipeline.stages.run import Run
 
         if stores is not None and stores.startswith("memory:"):
             raise InputError("stores in memory end with this command; give --stores a folder or another URL")

@@ -8,7 +8,7 @@ import click
 from pipeline.commands.options import run_options
 
 if TYPE_CHECKING:
-    from pipeline.stages import Run
+    from pipeline.stages.run import Run
 
 
 @click.command()
@@ -18,7 +18,7 @@ def train(run: "Run", steps: int | None) -> None:
     """Train a student on the pseudo-labels of the training split; run again to resume."""
     from dataclasses import replace
 
-    from pipeline.stages import train_student
+    from pipeline.stages.students import train_student
 
     config = run.config.train
     if steps is not None:
@@ -36,10 +36,12 @@ def run(run: "Run", split: str, students: str) -> None:
     import time
 
     from pipeline.commands.evaluation import show
-    from pipeline.layouts import TRAIN_SPLIT
-    from pipeline.reporting import report
-    from pipeline.scoring import evaluate
-    from pipeline.stages import make_labels, process_state, train_student, variants
+    from pipeline.datasets.layouts import TRAIN_SPLIT
+    from pipeline.stages.labels import make_labels
+    from pipeline.stages.reporting import report
+    from pipeline.stages.run import process_state
+    from pipeline.stages.scoring import evaluate
+    from pipeline.stages.students import train_student, variants
 
     started = time.monotonic()
     names = [name.strip() for name in students.split(",")]
@@ -61,9 +63,10 @@ def run(run: "Run", split: str, students: str) -> None:
 @click.option("--students", help="Which, with commas between. Default: the rows of CARB's Table 1, and truth.")
 def ablation(run: "Run", split: str | None, seeds: int, students: str | None) -> None:
     """Train every kind of student for several seeds; print mean and spread (CARB, Table 1). Run again to resume."""
-    from pipeline.ablation import ablation as compare
-    from pipeline.ablation import as_markdown
-    from pipeline.stages import STUDENTS, process_state
+    from pipeline.stages.ablation import ablation as compare
+    from pipeline.stages.ablation import as_markdown
+    from pipeline.stages.run import process_state
+    from pipeline.stages.students import STUDENTS
 
     names = [name.strip() for name in students.split(",")] if students else list(STUDENTS)
     split = split or ("test" if "test" in run.spec.splits and "test" not in run.spec.hidden else "val")
@@ -108,7 +111,7 @@ def predict(
     source: str | None,
 ) -> None:
     """Write the class map of each image (or of all in a folder) as an indexed PNG, with the STUDENT folder of a run."""
-    from pipeline.prediction import find_images, parse_scales, parse_window, predict_files, relabel_files
+    from pipeline.stages.prediction import find_images, parse_scales, parse_window, predict_files, relabel_files
     from segtrain.model import load_student
     from segtrain.predict import PredictConfig
 
@@ -129,7 +132,7 @@ def predict(
 @click.option("--size", metavar="HxW", default="512x1024", show_default=True, help="Size of the images.")
 def export_onnx(student: Path, file: Path, size: str) -> None:
     """Write the STUDENT folder of a run as an ONNX FILE, checked against PyTorch."""
-    from pipeline.prediction import parse_window
+    from pipeline.stages.prediction import parse_window
     from segtrain.export import export_onnx as export
     from segtrain.model import load_student
 

@@ -1,0 +1,91 @@
+"""carbseg report: one HTML page of a scored split, its training and its pseudo-labels."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from evaluation.report import WIDTH, Report, ReportImage, write_report
+from evaluation.scores import percent
+from labelgen.images import read_image
+from labelgen.samples import InputError
+from pipeline.datasets.layouts import TRAIN_SPLIT
+from pipeline.progress import progress
+from pipeline.runs import provenance
+from pipeline.stages.inspection import read_truth
+from pipeline.stages.run import Run
+from pipeline.stages.scoring import Scored
+from pipeline.stages.statistics import count_labels
+
+STUDENT = "student "
+
+
+def report(run: Run, scored: Scored, width: int = WIDTH) -> Path:
+    """Write OUT/report.html of a split that has just been scored; returns its path. width: of the pictures in pixels.
+
+    OUT/tags-SPLIT.json, which `evaluate tags` writes, is shown if it is there.
+    """
+    split, rows = scored.metrics["split"], scored.metrics["rows"]
+    curves = {row: _lines(run.out / row.removeprefix(STUDENT) / "metrics.jsonl") for row in rows if _is_student(row)}
+    page = Report(
+        metrics=scored.metrics,
+        curves={row: lines for row, lines in curves.items() if lines},
+        about=provenance(run.settings()),
+        statistics=_statistics(run, split),
+        tags=_tags(run, scored.metrics),
+    )
+    path = run.out / "report.html"
+    write_report(path, page, _images(run, scored), width)
+    return path
+
+
+def _is_student(row: str) -> bool:
+    return row.startswith(STUDENT)
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():  # a student that was trained elsewhere
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]  # a run may be writing its last one
+
+
+def _tags(run: Run, metrics: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What `evaluate tags` found, if it looked at the same images."""
+    path = run.out / f"tags-{metrics['split']}.json"
+    try:
+        tags: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        same = all(tags[key] == metrics[key] for key in ("dataset", "split", "images"))
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError) as error:
+        raise InputError(f"{path} cannot be read; delete it, or run 'carbseg evaluate tags' again") from error
+    return tags if same else None
+
+
+def _statistics(run: Run, split: str) -> dict[str, Any] | None:
+    """Of the training split, whose labels made the students; of the scored one where there is no training split."""
+    for name in (TRAIN_SPLIT, split):
+        try:
+            statistics, _ = count_labels(run.samples(name), run.spec.classes)
+        except InputError:
+            continue
+        if statistics.images:
+            return {"dataset": run.spec.name, "split": name} | statistics.as_dict()
+    return None
+
+
+def _images(run: Run, scored: Scored) -> Iterator[ReportImage]:
+    image_iou = {row: tally.image_iou() for row, tally in scored.tallies.items()}
+    places = {row: {image_id: i for i, image_id in enumerate(t.image_ids)} for row, t in scored.tallies.items()}
+    with progress(len(scored.samples), "report", "images") as bar:
+        for sample in scored.samples:
+            image_id, image_HW3 = sample["image_id"], read_image(sample["image_path"])
+            yield ReportImage(
+                image_id=image_id,
+                image_HW3=image_HW3,
+                maps={"truth": read_truth(run.spec, sample)}
+                | {row: source.again(sample, image_HW3) for row, source in scored.sources.items()},
+                iou={row: [percent(value) for value in iou[places[row][image_id]]] for row, iou in image_iou.items()},
+            )
+            bar.update()

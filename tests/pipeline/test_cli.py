@@ -1,0 +1,120 @@
+"""The command as a user meets it: speed to answer, errors in one line, the whole path on a few images."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from labelgen.images import read_image, write_png
+from tests.conftest import ROOT, carbseg, refused
+
+QUICK = ("--set", "train.batch=2", "--set", "student.width=4", "--set", "student.aspp_channels=8")
+
+
+@pytest.fixture
+def camvid(tmp_path: Path) -> Path:
+    """Four images of two sizes in the SegNet layout, with void."""
+    rng = np.random.default_rng(0)
+    for split, sizes in (("train", [(64, 96), (64, 96), (56, 100)]), ("val", [(64, 96)])):
+        for folder in (split, f"{split}annot"):
+            (tmp_path / "camvid" / folder).mkdir(parents=True)
+        for i, size in enumerate(sizes):
+            pixels = rng.integers(0, 256, (*size, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "camvid" / split / f"i{i}.jpg")
+            label = rng.integers(0, 12, size).astype(np.uint8)
+            write_png(tmp_path / "camvid" / f"{split}annot" / f"i{i}.png", label)
+    return tmp_path / "camvid"
+
+
+def test_help_and_typos_answer_without_loading_torch() -> None:
+    code = "import sys; import pipeline.cli; print('torch' in sys.modules, 'transformers' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]
+    assert "labels" in carbseg("--help").stdout
+
+
+def test_labels_train_evaluate_predict_from_end_to_end(camvid: Path, clip_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    options = ("--dataset", "camvid", "--data-root", camvid, "--clip", clip_folder, "--out", out, *QUICK)
+    crop = ("--set", "augment.crop_height=64", "--set", "augment.crop_width=64", "--set", "train.workers=0")
+    assert "3 of 3 images" in carbseg("labels", *options).stdout
+    carbseg("train", *options, *crop, "--steps", 4)
+    # evaluate needs no --clip: the run folder remembers it
+    scoring = [o for o in options if o not in ("--clip", clip_folder)]
+    shown = carbseg("evaluate", *scoring).stdout
+    assert "| student local+carb" in shown
+    assert "on 1 images of camvid val" in shown
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert list(metrics["rows"]) == [
+        "pseudo-labels global",
+        "pseudo-labels local",
+        "pseudo-labels fused",
+        "student local+carb",
+    ]
+    assert len(metrics["rows"]["student local+carb"]["iou"]) == 11
+    assert len((out / "local+carb" / "metrics.jsonl").read_text().splitlines()) == 1
+    provenance = json.loads((out / "local+carb" / "run.json").read_text())
+    assert provenance["settings"]["train"]["steps"] == 4
+    assert "torch" in provenance["versions"]
+    assert read_image(out / "panels" / "val.png").shape == (22 + 64 + 4, 6 * 96 + 5 * 4, 3)
+    image = camvid / "val" / "i0.jpg"
+    carbseg("predict", out / "local+carb" / "student", image, "--out", tmp_path / "maps")
+    assert read_image(tmp_path / "maps" / "i0.png").shape == (64, 96, 3)
+    # All done: a second call of each stage finds nothing left to do, and says the same.
+    carbseg("labels", *options)
+    carbseg("train", *options, *crop, "--steps", 4)
+    assert carbseg("evaluate", *options).stdout == shown
+
+
+def test_missing_things_are_said_in_one_line(camvid: Path, tmp_path: Path, clip_folder: Path) -> None:
+    assert "camvid needs DATA_ROOT" in refused("labels", "--dataset", "camvid")
+    assert "did you mean 'camvid'?" in refused("labels", "--dataset", "camvd", "--data-root", camvid)
+    assert "No such option '--datset'" in refused("labels", "--datset", "toy")
+    here = ("--dataset", "camvid", "--data-root", camvid, "--out", tmp_path / "out")
+    assert "no folder" in refused("labels", *here[:3], tmp_path / "elsewhere", "--out", tmp_path / "out")
+    assert "no CLIP weights at" in refused("labels", *here, "--clip", "nobody/such-a-model")
+    assert "is no CLIP model folder" in refused("labels", *here, "--clip", camvid)
+    assert "unknown setting in [train] 'stepps'" in refused("labels", *here, "--set", "train.stepps=3")
+    assert "is no pseudo-label store" in refused("train", *here)
+    assert "camvid has no split 'tset'" in refused("labels", *here, "--split", "tset")
+    assert "no trained student in" in refused("predict", tmp_path, camvid / "val" / "i0.jpg", "--out", tmp_path / "m")
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "m").exists()
+
+
+def test_a_truncated_image_stops_the_run_and_what_was_written_stays(
+    camvid: Path, clip_folder: Path, tmp_path: Path
+) -> None:
+    broken = camvid / "train" / "i2.jpg"
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[: len(whole) // 2])
+    options = ("--dataset", "camvid", "--data-root", camvid, "--clip", clip_folder, "--out", tmp_path / "out")
+    options += ("--set", "labels.images_per_shard=1")
+    assert f"{broken} is truncated" in refused("labels", *options)
+    assert "1 of 3 images have no pseudo-labels" in refused("train", *options)
+    broken.write_bytes(whole)
+    assert "3 of 3 images" in carbseg("labels", *options).stdout
+
+
+def test_label_of_another_size_is_said(camvid: Path, clip_folder: Path, tmp_path: Path) -> None:
+    write_png(camvid / "valannot" / "i0.png", np.zeros((10, 10), np.uint8))
+    options = ("--dataset", "camvid", "--data-root", camvid, "--clip", clip_folder, "--out", tmp_path / "out")
+    said = refused("evaluate", *options)
+    assert "i0: a class map of 64 x 96 does not fit 10 x 10 pixels" in said
+    assert str(camvid / "valannot" / "i0.png") in said
+
+
+def test_toy_scenes_are_not_drawn_over_something(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").touch()
+    assert "exists already" in refused("datasets", "draw-toy", tmp_path)
+    assert "exists already" in refused("datasets", "fetch", "toy", tmp_path)
+
+
+def test_doctor_and_list_say_what_there_is() -> None:
+    assert "torch" in carbseg("doctor").stdout
+    listed = carbseg("datasets", "list").stdout.splitlines()
+    assert [line.split()[:2] for line in listed[:3]] == [["toy", "11"], ["camvid", "11"], ["cityscapes", "19"]]
