@@ -4,6 +4,7 @@ import json
 import platform
 import shlex
 import sys
+import uuid
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,9 +14,9 @@ PACKAGES = ("carbseg", "torch", "transformers", "accelerate", "datasets", "numpy
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write under a temporary name, then rename."""
+    """Write under a temporary name of one's own (jobs of an array may write at once), then rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.partial")
     # File names may hold bytes that are no UTF-8.
     partial.write_text(text, encoding="utf-8", errors="backslashreplace")
     partial.replace(path)

@@ -27,7 +27,10 @@ ORDER = {
         *("relabel", "export"),
     ],
     "pipeline": ["names", "progress", "runs", "datasets", "toy", "config", "stages", "commands", "cli", "__main__"],
-    "pipeline.datasets": ["classes", "truth", "tags", "tag_noise", "layouts", "hub", "registry", "check", "fetch"],
+    "pipeline.datasets": [
+        *("classes", "truth", "tags", "tag_noise", "derived_tags", "layouts", "hub", "registry"),
+        *("check", "fetch"),
+    ],
     "pipeline.stages": [
         *("run", "inspection", "labels", "students", "sources", "scoring", "statistics", "reporting"),
         *("comparing", "ablation", "tag_sweep", "prediction"),

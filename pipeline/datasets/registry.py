@@ -4,7 +4,6 @@
 its classes to classes.py and, if its folders look like nobody else's, a Layout to layouts.py.
 """
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +22,7 @@ from pipeline.datasets.classes import (
     WILDDASH2_IDS,
     read_classes,
 )
+from pipeline.datasets.derived_tags import derive_tags
 from pipeline.datasets.hub import unpack, write_classes
 from pipeline.datasets.layouts import (
     CAMVID,
@@ -36,7 +36,7 @@ from pipeline.datasets.layouts import (
     Layout,
     NotHereError,
 )
-from pipeline.datasets.tags import TagConfig, as_typed, present_classes, read_tags
+from pipeline.datasets.tags import TagConfig, as_typed, read_tags
 from pipeline.datasets.truth import LabelCode
 from pipeline.names import look_up
 
@@ -88,23 +88,33 @@ class DatasetSpec:
         return Dataset.from_list([dict(row) for row in rows])
 
     def list_samples(
-        self, root: str | Path, split: str, *, with_truth: bool | None = None, tags: TagConfig | None = None
+        self,
+        root: str | Path,
+        split: str,
+        *,
+        with_truth: bool | None = None,
+        tags: TagConfig | None = None,
+        with_tags: bool = True,
+        kept: Path | None = None,
     ) -> list[Sample]:
         """The split, sorted by image id.
 
         with_truth: True needs a label_path in every row; by default rows have those that there are, but none on the
         training split, so that truth cannot leak. tags: where image_labels come from; by default from the user's
-        labels file, for images that it does not list from pixel labels; else they are None: unknown.
+        labels file, for images that it does not list from pixel labels; else they are None: unknown. with_tags: False
+        for None in every row; no label file is read then. kept: file where what is derived from pixel labels is kept.
         Raises InputError for a missing folder, an empty split, a broken labels file, or missing truth.
         """
         spec, tags = self.at(root), tags or TagConfig()
-        items = self.items(root, split, needs_labels=bool(with_truth) or (tags.source == "data" and not tags.file))
+        from_pixels = with_tags and tags.source == "data" and not tags.file
+        items = self.items(root, split, needs_labels=bool(with_truth) or from_pixels)
         if with_truth and split in self.hidden:
             raise InputError(f"the pixel labels of {self.name} {split} are not public; score on another split")
         without = next((item.image for item in items if item.label is None), None)
         if with_truth and without is not None:
             raise InputError(f"{without} has no pixel labels to score against; they belong in {Path(root) / 'truth'}")
         keep_truth = split != TRAIN_SPLIT if with_truth is None else with_truth
+        shown = spec.image_labels(root, items, tags, kept) if with_tags else [None] * len(items)
         return [
             {
                 "image_id": item.image_id,
@@ -112,7 +122,7 @@ class DatasetSpec:
                 "label_path": str(item.label) if keep_truth and item.label is not None else None,
                 "image_labels": present,
             }
-            for item, present in zip(items, spec.image_labels(root, items, tags), strict=True)
+            for item, present in zip(items, shown, strict=True)
         ]
 
     def items(self, root: str | Path, split: str, *, needs_labels: bool = True) -> list[Item]:
@@ -140,22 +150,24 @@ class DatasetSpec:
             raise InputError(f"{error}: {self.how_to_get} and give its path as DATA_ROOT (--data-root)") from error
         return [item._replace(label=None) for item in items] if split in self.hidden else items
 
-    def image_labels(self, root: str | Path, items: list[Item], tags: TagConfig) -> list[list[int] | None]:
+    def image_labels(
+        self, root: str | Path, items: list[Item], tags: TagConfig, kept: Path | None = None
+    ) -> list[list[int] | None]:
         """The train ids that each image shows, None where they are unknown. Raises InputError."""
         if tags.source == "auto":
             return [None] * len(items)
         if tags.file:
             return self._image_labels_from(Path(tags.file), root, items)
         own_file = self.labels_file(root)
-        listed = [None] * len(items) if own_file is None else self._image_labels_from(own_file, root, items)
-
-        def or_from_pixels(present: list[int] | None, item: Item) -> list[int] | None:
-            if present is not None or item.label is None:
-                return present
-            return present_classes(self.read_truth(item.label), tags.min_area)
-
-        with ThreadPoolExecutor() as pool:
-            return list(pool.map(or_from_pixels, listed, items))
+        shown: list[list[int] | None] = [None] * len(items)
+        if own_file is not None:
+            shown = self._image_labels_from(own_file, root, items)
+        maps = {place: item.label for place, item in enumerate(items) if shown[place] is None and item.label}
+        decided_by = {"min_area": tags.min_area, "label_code": self.code.as_dict()}
+        derived = derive_tags(list(maps.values()), self.read_truth, decided_by, kept)
+        for place, present in zip(maps, derived, strict=True):
+            shown[place] = present
+        return shown
 
     def read_truth(self, label_path: str | Path) -> NDArray[np.uint8]:
         """truth_HW: uint8 train ids, 255 = ignore (void, and ids or colours that the data set does not know)."""

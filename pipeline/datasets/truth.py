@@ -6,7 +6,7 @@ Shapes: H W pixels.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,12 @@ class LabelCode:
     ids: Mapping[int, int]
     colours: Mapping[RGB, int] = field(default_factory=dict)
     train_id_files: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: all that decides what a label file means."""
+        colours = {str(_packed(colour)): i for colour, i in self.colours.items()}
+        ids = {str(raw): i for raw, i in self.ids.items()}
+        return {"ids": ids, "colours": colours, "train_id_files": self.train_id_files}
 
     def read_raw(self, path: str | Path) -> RawLabel:
         """The label file as stored. Raises FileNotFoundError, and InputError for a broken file or colours for ids."""

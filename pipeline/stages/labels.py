@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 def make_labels(run: Run, split: str, part: tuple[int, int] = (1, 1)) -> PseudoLabelStore:
     """Pseudo-labels of a split, made or completed. part: (i, n) makes the i-th of n parts, counted from 1."""
-    samples = run.samples(split)
+    run.samples(split)  # what is missing should be said before CLIP is loaded and label maps are read
+    state, dense = process_state(), load_dense(run)
+    with state.main_process_first():  # the others find image-level labels derived
+        samples = run.samples(split, with_tags=True)
     unknown = next((sample["image_id"] for sample in samples if sample["image_labels"] is None), None)
     if unknown is not None and run.config.tags.source != "auto":
         raise InputError(
@@ -31,8 +34,6 @@ def make_labels(run: Run, split: str, part: tuple[int, int] = (1, 1)) -> PseudoL
         )
     from labelgen.generate import generate
 
-    state = process_state()
-    dense = load_dense(run)
     index, count = part
     trained_on = run.store_path(TRAIN_SPLIT)
     with progress(len(samples), f"pseudo-labels of {split}", "images", shown=state.is_main_process) as bar:

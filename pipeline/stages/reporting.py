@@ -67,7 +67,7 @@ def _statistics(run: Run, split: str) -> dict[str, Any] | None:
     """Of the training split, whose labels made the students; of the scored one where there is no training split."""
     for name in (TRAIN_SPLIT, split):
         try:
-            statistics, _ = count_labels(run.samples(name), run.spec.classes)
+            statistics, _ = count_labels(run.samples(name, with_tags=True), run.spec.classes)
         except InputError:
             continue
         if statistics.images:

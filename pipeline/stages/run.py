@@ -1,7 +1,8 @@
 """Run: which data set, which CLIP, which settings, and where everything of a run is; the processes that share it.
 
-OUT/labels/SPLIT.zarr    pseudo-labels of a split
-OUT/NAME/                a student
+OUT/labels/SPLIT.zarr          pseudo-labels of a split
+OUT/image-labels-SPLIT.json    its image-level labels, where they were derived from pixel labels
+OUT/NAME/                      a student
 """
 
 import re
@@ -60,8 +61,12 @@ class Run:
         """Folder or fsspec URL of the pseudo-labels of a split."""
         return f"{self.stores}/{split}.zarr"
 
-    def samples(self, split: str, *, with_truth: bool | None = None) -> list[Sample]:
-        """The split, after drawing the toy scenes if they are asked for and not there."""
+    def samples(self, split: str, *, with_truth: bool | None = None, with_tags: bool = False) -> list[Sample]:
+        """The split, after drawing the toy scenes if they are asked for and not there.
+
+        with_tags: with image-level labels; what is derived from pixel labels is kept in OUT. Who reads a store needs
+        none: they are in there.
+        """
         if self.data_root is None:
             raise InputError(
                 f"{self.spec.name} needs DATA_ROOT (--data-root): {self.spec.how_to_get} and give its path"
@@ -70,7 +75,10 @@ class Run:
             with process_state().main_process_first():
                 if not any(self.data_root.glob("*")):  # the other processes find it drawn
                     draw_toy(self.data_root)
-        return self.spec.list_samples(self.data_root, split, with_truth=with_truth, tags=self.config.tags)
+        kept = self.out / f"image-labels-{split}.json"
+        return self.spec.list_samples(
+            self.data_root, split, with_truth=with_truth, tags=self.config.tags, with_tags=with_tags, kept=kept
+        )
 
     def settings(self) -> dict[str, Any]:
         """For provenance."""

@@ -28,7 +28,7 @@ def write_statistics(run: Run, split: str) -> tuple[LabelStatistics, int]:
             "--tags auto is not possible here: CLIP guesses labels only while it makes pseudo-labels; "
             "leave it out, or give a labels file"
         )
-    statistics, unknown = count_labels(run.samples(split), run.spec.classes)
+    statistics, unknown = count_labels(run.samples(split, with_tags=True), run.spec.classes)
     if not statistics.images:
         raise InputError(
             f"none of the {unknown} images of {run.spec.name} {split} has image-level labels; "
