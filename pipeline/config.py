@@ -1,5 +1,6 @@
 """RunConfig: the stages' own settings in one tree, read from presets, a TOML file and --set a.b=c."""
 
+import copy
 import dataclasses
 import tomllib
 import types
@@ -32,15 +33,23 @@ class RunConfig:
     student: StudentConfig = field(default_factory=StudentConfig)
 
 
-def load_config(dataset: str, file: str | Path | None = None, settings: Iterable[str] = ()) -> RunConfig:
+def load_config(
+    dataset: str,
+    file: str | Path | None = None,
+    settings: Iterable[str] = (),
+    suggested: Mapping[str, Any] | None = None,
+) -> RunConfig:
     """The data set's preset, overridden by a TOML file, overridden by settings such as "train.steps=100".
 
-    Raises InputError that names the setting for an unknown name or a value of the wrong type or range.
+    suggested: a tree of settings that stands in for the preset. Raises InputError that names the setting for an unknown
+    name or a value of the wrong type or range.
     """
-    tree: dict[str, Any] = {}
-    for path in (PRESETS / f"{dataset.partition(':')[0]}.toml", file):
-        if path is not None and (path == file or Path(path).is_file()):
-            _merge(tree, _read_toml(Path(path)))
+    preset = PRESETS / f"{dataset}.toml"
+    tree: dict[str, Any] = copy.deepcopy(dict(suggested or {}))
+    if suggested is None and preset.is_file():
+        tree = _read_toml(preset)
+    if file is not None:
+        _merge(tree, _read_toml(Path(file)))
     for setting in settings:
         _merge(tree, _parse_setting(setting))
     return build(RunConfig, tree)

@@ -32,3 +32,10 @@ def follow(bar: "tqdm[NoReturn]") -> Callable[[int], None]:
         bar.update(count - bar.n)
 
     return move
+
+
+def spell_out(seconds: float) -> str:
+    """A time that somebody waits: "45 s", "3 min", "2.5 h"."""
+    if seconds < 100:
+        return f"{max(1, round(seconds))} s"
+    return f"{round(seconds / 60)} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"

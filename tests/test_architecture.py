@@ -26,13 +26,16 @@ ORDER = {
         *("carb", "augment", "data", "online", "backbones", "model", "schedule", "trainer", "train", "predict"),
         *("relabel", "export"),
     ],
-    "pipeline": ["names", "progress", "runs", "datasets", "toy", "config", "stages", "commands", "cli", "__main__"],
+    "pipeline": [
+        *("names", "progress", "runs", "datasets", "toy", "config", "suggestion", "stages"),
+        *("commands", "cli", "__main__"),
+    ],
     "pipeline.datasets": [
         *("classes", "truth", "tags", "tag_noise", "derived_tags", "layouts", "hub", "registry"),
         *("check", "fetch"),
     ],
     "pipeline.stages": [
-        *("run", "inspection", "labels", "students", "sources", "scoring", "statistics", "reporting"),
+        *("run", "inspection", "labels", "estimates", "students", "sources", "scoring", "statistics", "reporting"),
         *("comparing", "ablation", "tag_sweep", "prediction"),
     ],
     "pipeline.commands": ["options", "labels", "datasets", "evaluation", "run", "doctor"],

@@ -125,6 +125,25 @@ def statistics(run: "Run", split: str) -> None:
     click.echo(f"statistics in {run.out / f'statistics-{split}'}.json, picture beside them")
 
 
+@datasets.command()
+@run_options
+def suggest(run: "Run") -> None:
+    """Say which settings fit your images and this machine, and how long labels and training will take with them.
+
+    They are what a user's own data (folder, hf:...) start from; for others, save them for --config.
+    """
+    from pipeline.progress import spell_out
+    from pipeline.stages.estimates import estimate
+    from pipeline.stages.run import suggestion
+
+    click.echo(suggestion(run.spec, run.require_data(), run.clip)[1])
+    times = estimate(run)
+    click.echo(
+        f"# With the settings of this run: labels {times.image_s:.2g} s an image, {spell_out(times.labels_s)} in all; "
+        f"training {times.step_s:.2g} s a step, {spell_out(times.training_s)} for {run.config.train.steps} steps."
+    )
+
+
 def _show(report: "Report", what: str) -> None:
     sizes = ", ".join(f"{count} of {h} x {w}" for (h, w), count in report.sizes.most_common(5))
     more = f", {len(report.sizes) - 5} more sizes" if len(report.sizes) > 5 else ""

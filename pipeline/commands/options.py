@@ -41,7 +41,6 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
         known_dataset(dataset)  # a typo should not wait for torch
         quiet_libraries()
-        from pipeline.config import load_config
         from pipeline.stages.run import Run
 
         if stores is not None and stores.startswith("memory:"):
@@ -50,8 +49,7 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
             raise InputError(f"--tags takes a .csv or .json file, or auto, got {tags!r}")
         if tags is not None:
             settings = (*settings, "tags.source=auto" if tags == "auto" else f"tags.file={json.dumps(tags)}")
-        run = Run.of(dataset, data_root, clip, out, stores, load_config(dataset, config, settings))
-        return command(run=run, **others)
+        return command(run=Run.of(dataset, data_root, clip, out, stores, config, settings), **others)
 
     options = [
         click.option("--dataset", required=True, help="Data set; 'carbseg datasets list' names them."),

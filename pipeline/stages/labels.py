@@ -32,6 +32,8 @@ def make_labels(run: Run, split: str, part: tuple[int, int] = (1, 1)) -> PseudoL
         raise InputError(
             f"{unknown} has no image-level labels; give a labels file, or let CLIP guess them with --tags auto"
         )
+    if state.is_main_process:
+        run.keep_suggestion()
     from labelgen.generate import generate
 
     index, count = part

@@ -2,10 +2,13 @@
 
 OUT/labels/SPLIT.zarr          pseudo-labels of a split
 OUT/image-labels-SPLIT.json    its image-level labels, where they were derived from pixel labels
+OUT/suggested.toml             the settings that suit a user's own data, where there is no preset
 OUT/NAME/                      a student
 """
 
 import re
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,10 +16,12 @@ from typing import TYPE_CHECKING, Any
 from labelgen.layout import store_exists
 from labelgen.samples import InputError, Sample
 from labelgen.store import PseudoLabelStore
-from pipeline.config import RunConfig, as_tree
+from pipeline.config import RunConfig, as_tree, load_config
 from pipeline.datasets import DatasetSpec, dataset
 from pipeline.datasets.layouts import TRAIN_SPLIT
 from pipeline.progress import progress
+from pipeline.runs import write_text
+from pipeline.suggestion import KEPT, Tree, as_toml, look, read_kept, suggest
 
 if TYPE_CHECKING:
     from accelerate import PartialState
@@ -35,19 +40,23 @@ class Run:
     out: Path
     stores: str
     config: RunConfig
+    suggestion: str = ""  # TOML, if the settings were suggested and OUT does not hold them yet
 
     @classmethod
     def of(
         cls,
         name: str,
-        data_root: str | None,
-        clip: str | None,
-        out: str | None,
-        stores: str | None,
-        config: RunConfig,
+        data_root: str | None = None,
+        clip: str | None = None,
+        out: str | None = None,
+        stores: str | None = None,
+        file: str | None = None,
+        settings: Sequence[str] = (),
     ) -> "Run":
         """With the defaults: data are in data/NAME (toy data are drawn into it), OUT is runs/NAME, stores are in
         OUT/labels, and the CLIP is the one that OUT was begun with, or the tiny one.
+
+        file and settings override the data set's preset (`load_config`); a user's own data has none, but what suits it.
         """
         as_folder = re.sub(r"[^\w.-]+", "-", name)  # of hf:PATH_OR_NAME
         folder = Path(out or f"runs/{as_folder}")
@@ -55,11 +64,21 @@ class Run:
         clip = clip or _clip_of(stores) or TINY_CLIP_NAME
         root = Path(data_root or f"data/{as_folder}")
         known = root if data_root or name == "toy" or root.exists() else None  # some commands need no data
-        return cls(dataset(name, known), known, clip, folder, stores, config)
+        spec = dataset(name, known)
+        suggested, fresh = _suggested(spec, known, folder, clip) if spec.is_users else (None, "")
+        return cls(spec, known, clip, folder, stores, load_config(name, file, settings, suggested), fresh)
 
     def store_path(self, split: str) -> str:
         """Folder or fsspec URL of the pseudo-labels of a split."""
         return f"{self.stores}/{split}.zarr"
+
+    def require_data(self) -> Path:
+        """The data set's folder. Raises InputError where none was given."""
+        if self.data_root is None:
+            raise InputError(
+                f"{self.spec.name} needs DATA_ROOT (--data-root): {self.spec.how_to_get} and give its path"
+            )
+        return self.data_root
 
     def samples(self, split: str, *, with_truth: bool | None = None, with_tags: bool = False) -> list[Sample]:
         """The split, after drawing the toy scenes if they are asked for and not there.
@@ -67,22 +86,42 @@ class Run:
         with_tags: with image-level labels; what is derived from pixel labels is kept in OUT. Who reads a store needs
         none: they are in there.
         """
-        if self.data_root is None:
-            raise InputError(
-                f"{self.spec.name} needs DATA_ROOT (--data-root): {self.spec.how_to_get} and give its path"
-            )
-        if self.spec.name == "toy" and not any(self.data_root.glob("*")):
+        root = self.require_data()
+        if self.spec.name == "toy" and not any(root.glob("*")):
             with process_state().main_process_first():
-                if not any(self.data_root.glob("*")):  # the other processes find it drawn
-                    draw_toy(self.data_root)
+                if not any(root.glob("*")):  # the other processes find it drawn
+                    draw_toy(root)
         kept = self.out / f"image-labels-{split}.json"
         return self.spec.list_samples(
-            self.data_root, split, with_truth=with_truth, tags=self.config.tags, with_tags=with_tags, kept=kept
+            root, split, with_truth=with_truth, tags=self.config.tags, with_tags=with_tags, kept=kept
         )
+
+    def keep_suggestion(self) -> None:
+        """Leave the suggested settings in OUT and say them, unless it holds them already."""
+        if self.suggestion and not (self.out / KEPT).exists():
+            write_text(self.out / KEPT, self.suggestion)
+            print(f"{self.suggestion}\nkept in {self.out / KEPT}", file=sys.stderr)
 
     def settings(self) -> dict[str, Any]:
         """For provenance."""
         return {"dataset": self.spec.name, "clip": self.clip} | as_tree(self.config)
+
+
+def suggestion(spec: DatasetSpec, root: Path, clip: str) -> tuple[Tree, str]:
+    """Settings that fit the images and this machine: as a tree, and as TOML. Raises InputError for no images."""
+    situation = look(spec, root, tiny_clip=clip == TINY_CLIP_NAME)
+    tree = suggest(situation)
+    return tree, as_toml(tree, situation)
+
+
+def _suggested(spec: DatasetSpec, root: Path | None, out: Path, clip: str) -> tuple[Tree | None, str]:
+    """What a run was begun with, or is to begin with: as a tree, and as TOML where OUT does not hold it yet."""
+    if (kept := read_kept(out)) is not None:
+        return kept, ""
+    try:
+        return (None, "") if root is None else suggestion(spec, root, clip)
+    except InputError:  # who needs the images will say what is wrong with them
+        return None, ""
 
 
 def _clip_of(stores: str) -> str | None:

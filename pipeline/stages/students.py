@@ -64,6 +64,8 @@ def train_student(run: Run, config: "TrainConfig") -> Path:
             f"{folder} holds a trained student, but no checkpoint to go on from; delete it, or choose another --out"
         )
     accelerator = make_accelerator(config)
+    if accelerator.is_main_process:
+        run.keep_suggestion()
     about = provenance(run.settings() | {"train": asdict(config)})
     log = MetricsLog(folder / "metrics.jsonl", start) if accelerator.is_main_process else None
     with progress(config.steps, f"training {name}", "steps", shown=accelerator.is_main_process) as bar:

@@ -10,7 +10,6 @@ import pytest
 
 from labelgen.layout import StoreLayout
 from labelgen.store import ImageLogits, LocalView, PseudoLabelStore
-from pipeline.config import load_config
 from pipeline.datasets import DATASETS
 from pipeline.datasets.truth import LabelCode, RawLabel
 from pipeline.stages.run import Run
@@ -51,7 +50,7 @@ def cityscapes(root: Path, count: int) -> list[Path]:
 
 
 def a_run(root: Path, out: Path, *settings: str) -> Run:
-    return Run.of("cityscapes", str(root), None, str(out), None, load_config("cityscapes", None, settings))
+    return Run.of("cityscapes", str(root), out=str(out), settings=settings)
 
 
 def shown(run: Run) -> list[list[int] | None]:
