@@ -34,6 +34,12 @@ def follow(bar: "tqdm[NoReturn]") -> Callable[[int], None]:
     return move
 
 
+def say(text: str) -> None:
+    """A line on standard output that does not tear a bar apart."""
+    tqdm.write(text, file=sys.stdout)
+    sys.stdout.flush()
+
+
 def spell_out(seconds: float) -> str:
     """A time that somebody waits: "45 s", "3 min", "2.5 h"."""
     if seconds < 100:

@@ -36,7 +36,7 @@ ORDER = {
     ],
     "pipeline.stages": [
         *("run", "inspection", "labels", "estimates", "students", "sources", "scoring", "statistics", "reporting"),
-        *("comparing", "ablation", "tag_sweep", "prediction"),
+        *("comparing", "ablation", "whole", "tag_sweep", "prediction"),
     ],
     "pipeline.commands": ["options", "labels", "datasets", "evaluation", "run", "doctor"],
     "pipeline.toy": ["canvas", "textures", "sprites", "scenes", "web", "pretrain"],

@@ -36,23 +36,13 @@ def run(run: "Run", split: str, students: str) -> None:
     import time
 
     from pipeline.commands.evaluation import show
-    from pipeline.datasets.layouts import TRAIN_SPLIT
-    from pipeline.stages.labels import make_labels
-    from pipeline.stages.reporting import report
     from pipeline.stages.run import process_state
-    from pipeline.stages.scoring import evaluate
-    from pipeline.stages.students import train_student, variants
+    from pipeline.stages.whole import run_all
 
     started = time.monotonic()
-    names = [name.strip() for name in students.split(",")]
-    configs = variants(run.config.train, names)
-    run.samples(split, with_truth=True)  # a missing split should not wait for the training
-    make_labels(run, TRAIN_SPLIT)
-    for config in configs:
-        train_student(run, config)
-    scored = evaluate(run, split, names)
+    scored, page = run_all(run, split, [name.strip() for name in students.split(",")])
     if process_state().is_main_process:
-        show(run.out, scored.metrics, report(run, scored))
+        show(run.out, scored.metrics, page)
         click.echo(f"{time.monotonic() - started:.0f} s in all")
 
 

@@ -1,6 +1,6 @@
 """carbseg labels: the pseudo-labels of a split, made or completed in OUT/labels/SPLIT.zarr; what CLIP's views see."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,8 +21,16 @@ if TYPE_CHECKING:
     from labelgen.maskclip import DenseCLIP
 
 
-def make_labels(run: Run, split: str, part: tuple[int, int] = (1, 1)) -> PseudoLabelStore:
-    """Pseudo-labels of a split, made or completed. part: (i, n) makes the i-th of n parts, counted from 1."""
+def make_labels(
+    run: Run,
+    split: str,
+    part: tuple[int, int] = (1, 1),
+    on_images: Callable[[int], object] = lambda count: None,
+) -> PseudoLabelStore:
+    """Pseudo-labels of a split, made or completed. part: (i, n) makes the i-th of n parts, counted from 1.
+
+    on_images hears how many images are done.
+    """
     run.samples(split)  # what is missing should be said before CLIP is loaded and label maps are read
     state, dense = process_state(), load_dense(run)
     with state.main_process_first():  # the others find image-level labels derived
@@ -39,6 +47,12 @@ def make_labels(run: Run, split: str, part: tuple[int, int] = (1, 1)) -> PseudoL
     index, count = part
     trained_on = run.store_path(TRAIN_SPLIT)
     with progress(len(samples), f"pseudo-labels of {split}", "images", shown=state.is_main_process) as bar:
+        move = follow(bar)
+
+        def on_count(count: int) -> None:
+            move(count)
+            on_images(count)
+
         store = generate(
             samples,
             run.spec.classes,
@@ -54,7 +68,7 @@ def make_labels(run: Run, split: str, part: tuple[int, int] = (1, 1)) -> PseudoL
             },
             part=(index - 1) * state.num_processes + state.process_index,
             parts=count * state.num_processes,
-            on_images=follow(bar),
+            on_images=on_count,
         )
         state.wait_for_everyone()
         bar.update(int(store.is_written().sum()) - bar.n)
