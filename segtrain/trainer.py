@@ -1,5 +1,8 @@
 """One training step: warm-up on plain cross-entropy, then CARB; and checkpoints that a cut run goes on from.
 
+A step hands its work to the device and waits for nothing. Its numbers stay there until somebody reads them, and whether
+its loss was finite is asked one step later.
+
 Shapes: B batch, C classes, H W pixels.
 """
 
@@ -18,11 +21,13 @@ from torch import Tensor, nn
 
 from labelgen.layout import differences
 from labelgen.samples import InputError
+from segtrain.batch import TrainBatch
 from segtrain.carb import RegionBalancer, RegionLosses, region_losses, warmup_loss
-from segtrain.data import TrainBatch, Views
+from segtrain.data import Views
 from segtrain.schedule import poly_learning_rate
 
 CHECKPOINTS = "checkpoint-*.pt"
+LOG_EVERY = 10  # steps whose results are read, which waits for the device
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +55,8 @@ class TrainConfig:
     poly_power: float = 0.9
     ramp_steps: int = 0  # linear ramp of the learning rate
     loss_stride: int = 1  # the loss looks at every n-th pixel
-    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    mixed_precision: Literal["auto", "no", "bf16", "fp16"] = "auto"  # auto: bf16 on GPUs that have it
+    compile: bool = False  # torch.compile the student: minutes at the start
     checkpoint_every: int = 500
     keep: int = 2  # checkpoints
     validate_every: int = 0  # steps between scores on the val split, which keep the best student; 0 = never
@@ -80,18 +86,34 @@ class TrainConfig:
             )
 
 
+class NonFiniteLossError(InputError):
+    """The loss of a step was NaN or infinite."""
+
+    def __init__(self, loss: float, step: int) -> None:
+        super().__init__(f"the loss is {loss} at step {step}")
+        self.step = step
+
+
 @dataclass(frozen=True)
 class StepResult:
-    """What one step reports; areas and losses are of the global view, and None during the warm-up."""
+    """What one step reports; areas and losses are of the global view, and None during the warm-up.
+
+    Tensors are scalars on the device: who looks at one waits for the step.
+    """
 
     step: int
-    loss: float
+    loss: float | Tensor
     learning_rate: float
-    weight: float | None = None
-    consistent_loss: float | None = None
-    inconsistent_loss: float | None = None
-    agreed: float | None = None
+    weight: float | Tensor | None = None
+    consistent_loss: float | Tensor | None = None
+    inconsistent_loss: float | Tensor | None = None
+    agreed: float | Tensor | None = None
     val_miou: float | None = None
+
+    def read(self) -> "StepResult":
+        """The same with numbers, fetched in one go."""
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **dict(zip(tensors, torch.stack(list(tensors.values())).tolist(), strict=True)))
 
 
 class Trainer:
@@ -115,9 +137,11 @@ class Trainer:
             student = nn.SyncBatchNorm.convert_sync_batchnorm(student)  # type: ignore[no-untyped-call]
         parameters = [p for p in student.parameters() if p.requires_grad]
         self.student, self.optimizer = accelerator.prepare(student, make_optimizer(config, parameters))
+        self._forward = torch.compile(self.student) if config.compile else self.student
+        self._unchecked: _Loss | None = None
 
     def train_step(self, batch: TrainBatch) -> StepResult:
-        """One update of the student. Raises InputError, before the update, for a loss that is not finite."""
+        """One update of the student. Raises NonFiniteLossError for the step before: neither was an update."""
         # Dropout, should the student have any, is replayed by a resumed run.
         set_seed(self.config.seed + 1_000_003 * self.step + 7919 * self.accelerator.process_index)
         learning_rate = poly_learning_rate(
@@ -131,37 +155,35 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.optimizer.zero_grad(set_to_none=True)
-        results = []
+        losses = []
         parts = batch.split(self.config.accumulate)
         for place, part in enumerate(parts):
             # Gradients travel between processes with the last part only.
             waits = contextlib.nullcontext() if place == len(parts) - 1 else self.accelerator.no_sync(self.student)
-            with waits:
+            with waits, _tf32(self.accelerator.device):
                 loss, regions, weight = self.loss(part)
-                if not torch.isfinite(loss):
-                    raise InputError(f"the loss is {loss.item()} at step {self.step}")
                 self.accelerator.backward(loss / len(parts))
-            results.append(self._result(loss, learning_rate, regions, weight))
+            losses.append(loss.detach())
+        loss = self._over_processes(torch.stack(losses).mean())
+        # What gradient scalers tell fused optimizers: they leave the weights and their own state as they are.
+        self.optimizer.optimizer.found_inf = (~loss.isfinite()).float()
         self.optimizer.step()
+        self.check()  # the step before: by now its loss is known, and the device is busy with this one
+        self._unchecked = _Loss(loss, self.step)
         self.step += 1
-        return replace(results[-1], step=self.step, loss=sum(result.loss for result in results) / len(results))
-
-    def _result(
-        self, loss: Tensor, learning_rate: float, regions: RegionLosses | None, weight: float | None
-    ) -> StepResult:
+        result = StepResult(self.step, loss, learning_rate)
         if regions is None:
-            return StepResult(self.step, loss.item(), learning_rate)
-        return StepResult(
-            self.step,
-            loss.item(),
-            learning_rate,
-            weight,
-            regions.consistent.item(),
-            regions.inconsistent.item(),
-            regions.consistent_area.item(),
-        )
+            return result
+        c, i, area, _ = (value.detach() for value in regions)
+        return replace(result, weight=weight, consistent_loss=c, inconsistent_loss=i, agreed=area)
 
-    def loss(self, batch: TrainBatch) -> tuple[Tensor, RegionLosses | None, float | None]:
+    def check(self) -> None:
+        """Raise NonFiniteLossError if the last loss was not finite."""
+        last, self._unchecked = self._unchecked, None
+        if last is not None and not math.isfinite(value := last.read()):
+            raise NonFiniteLossError(value, last.step)
+
+    def loss(self, batch: TrainBatch) -> tuple[Tensor, RegionLosses | None, float | Tensor | None]:
         """The loss of this step, and in the CARB stage the global view's regions and the weight w."""
         logits_BCHW = self._logits(batch.image_B3HW, batch.global_pseudo_BHW)
         local_BCHW = logits_BCHW
@@ -177,9 +199,8 @@ class Trainer:
         over_all = self.config.region_mean == "all"
         g = region_losses(logits_BCHW, batch.global_pseudo_BHW, batch.is_present_BC, over_all=over_all)
         # measured on the global view, used for both (CARB, "Adaptive Region Balancing")
-        w = self.balancer.update(self._over_processes(g))
-        if self.config.fixed_weight is not None:
-            w = self.config.fixed_weight
+        adaptive = self.balancer.update(RegionLosses(*self._over_processes(torch.stack(g).detach())))
+        w = adaptive if self.config.fixed_weight is None else self.config.fixed_weight
         loss = g.consistent + w * g.inconsistent
         if use_local:
             l = region_losses(local_BCHW, batch.local_pseudo_BHW, batch.is_present_BC, over_all=over_all)  # noqa: E741
@@ -188,14 +209,15 @@ class Trainer:
 
     def _logits(self, image_B3HW: Tensor, pseudo_BHW: Tensor) -> Tensor:
         """The student's logits at the size of the pseudo-labels."""
-        logits_BChw = self.student(image_B3HW.contiguous(memory_format=self.memory_format)).logits
+        logits_BChw = self._forward(image_B3HW.contiguous(memory_format=self.memory_format)).logits
         return F.interpolate(logits_BChw.float(), size=pseudo_BHW.shape[-2:], mode="bilinear")
 
     def save(self, folder: Path) -> None:
-        """Write the checkpoint whole or not at all, and remove old ones.
+        """Write the checkpoint whole or not at all, and remove old ones. Raises NonFiniteLossError as `check` does.
 
         The learning rate, the order of images and all randomness follow from the seed and the step.
         """
+        self.check()
         if not self.accelerator.is_main_process:
             return
         state = {
@@ -231,12 +253,41 @@ class Trainer:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.step, self.best = state["step"], state["best"]
 
-    def _over_processes(self, losses: RegionLosses) -> RegionLosses:
-        """The mean over all processes, so that the queues are the same on each."""
+    def _over_processes(self, values: Tensor) -> Tensor:
+        """The mean over all processes: the queues are the same on each, and so is what they think of a loss."""
         if self.accelerator.num_processes == 1:
-            return losses
-        mean = self.accelerator.reduce(torch.stack([x.detach() for x in losses]), reduction="mean")
-        return RegionLosses(*mean)
+            return values
+        return self.accelerator.reduce(values, reduction="mean")  # type: ignore[no-any-return]
+
+
+class _Loss:
+    """The loss of a step on its way to the CPU."""
+
+    def __init__(self, loss: Tensor, step: int) -> None:
+        self.step, self.event = step, None
+        self.value = loss.to("cpu", non_blocking=loss.is_cuda)
+        if loss.is_cuda:
+            self.event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self.event.record()
+
+    def read(self) -> float:
+        if self.event is not None:
+            self.event.synchronize()
+        return self.value.item()
+
+
+@contextlib.contextmanager
+def _tf32(device: torch.device) -> Iterator[None]:
+    """The student's matrix products in TF32, as cuDNN's convolutions are anyway; what warps logits stays exact."""
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 @contextlib.contextmanager
@@ -267,10 +318,14 @@ def memory_format(model: nn.Module, device: torch.device) -> torch.memory_format
 
 
 def make_optimizer(config: TrainConfig, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    """SGD with momentum 0.9 (the paper) or AdamW (small students from scratch)."""
+    """SGD with momentum 0.9 (the paper) or AdamW (small students from scratch).
+
+    Fused: one kernel, which can leave out an update without anybody waiting to decide it.
+    """
+    rate, decay = config.learning_rate, config.weight_decay
     if config.optimizer == "sgd":
-        return torch.optim.SGD(parameters, config.learning_rate, momentum=0.9, weight_decay=config.weight_decay)
-    return torch.optim.AdamW(parameters, config.learning_rate, weight_decay=config.weight_decay)
+        return torch.optim.SGD(parameters, rate, momentum=0.9, weight_decay=decay, fused=True)
+    return torch.optim.AdamW(parameters, rate, weight_decay=decay, fused=True)
 
 
 def last_checkpoint(folder: str | Path) -> Path | None:

@@ -23,7 +23,7 @@ ORDER = {
         *("overlay", "plots", "report"),
     ],
     "segtrain": [
-        *("carb", "augment", "data", "online", "backbones", "model", "schedule", "trainer", "train", "predict"),
+        *("carb", "augment", "data", "batch", "online", "backbones", "model", "schedule", "trainer", "train", "predict"),
         *("relabel", "export"),
     ],
     "pipeline": ["names", "progress", "runs", "datasets", "toy", "config", "stages", "commands", "cli", "__main__"],
