@@ -241,8 +241,8 @@ def _visible_view(rng: np.random.Generator, views: list[LocalView], geometry: Ge
 
 
 def _nowhere(view: LocalView) -> LocalView:
-    """A view of the same classes that covers nothing."""
-    return LocalView((0, 0, 0, 0), 1.0, np.zeros_like(view.logits[:, :1, :1]))
+    """A view of the same classes that lies outside the image."""
+    return LocalView((-1, -1, 0, 0), 1.0, np.zeros_like(view.logits[:, :1, :1]))
 
 
 class _Steps(Sequence[list[Place]]):

@@ -14,20 +14,20 @@ from segtrain.augment import Geometry, sample_colours, sample_geometry, warp_cla
 from segtrain.data import FILL, Place, PseudoLabelledImages, _visible_view
 
 
-def warp_image(image_HW3: NDArray[np.uint8], geometry: Geometry) -> NDArray[np.uint8]:
-    """The crop (crop_height, crop_width, 3), uint8; FILL where there is no image."""
+def warp_image(image_HW3: NDArray[np.uint8], geometry: Geometry) -> NDArray[np.float32]:
+    """The crop (crop_height, crop_width, 3) in 0..255, not rounded; FILL where there is no image."""
     g = geometry
     # Pixel centres: x_crop + 0.5 = (x + 0.5) * scale - left, mirrored for a flip.
     sign, offset = (-1, g.crop_width + g.left - 0.5 * g.scale - 0.5) if g.flip else (1, 0.5 * g.scale - 0.5 - g.left)
     forward = np.array([[sign * g.scale, 0, offset], [0, g.scale, 0.5 * g.scale - 0.5 - g.top]])
     return cv2.warpAffine(
-        image_HW3,
+        image_HW3.astype(np.float32),
         forward,
         (g.crop_width, g.crop_height),
         flags=cv2.INTER_LINEAR,
         borderMode=cv2.BORDER_CONSTANT,
         borderValue=FILL,
-    ).astype(np.uint8)
+    ).astype(np.float32)
 
 
 def warp_logits(
@@ -59,7 +59,7 @@ def pseudo_labels(
     return pseudo
 
 
-def change_colours(image_HW3: NDArray[np.uint8], colours: NDArray[np.float32]) -> NDArray[np.float32]:
+def change_colours(image_HW3: NDArray[np.float32], colours: NDArray[np.float32]) -> NDArray[np.float32]:
     """Other brightness, contrast, saturation and hue: RGB in 0..255, through OpenCV's HSV."""
     brightness, contrast, saturation, hue = colours
     changed_HW3 = np.clip(image_HW3 * contrast + brightness, 0, 255).astype(np.float32)
@@ -76,7 +76,6 @@ class Augmented(NamedTuple):
     global_HW: NDArray[np.uint8]
     local_HW: NDArray[np.uint8]
     local_image_HW3: NDArray[np.float32] | None
-    crop_HW3: NDArray[np.uint8]
 
 
 def augmented(data: PseudoLabelledImages, place: Place) -> Augmented:
@@ -109,4 +108,4 @@ def augmented(data: PseudoLabelledImages, place: Place) -> Augmented:
         elif (seen := _visible_view(rng, views, geometry)) is not None:
             local_HW = pseudo_labels(seen, geometry, present_C, data.rows, data.columns)
     image = change_colours(crop_HW3, sample_colours(rng, config.photometric))
-    return Augmented(image, global_HW, local_HW, local_image_HW3, crop_HW3)
+    return Augmented(image, global_HW, local_HW, local_image_HW3)

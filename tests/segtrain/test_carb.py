@@ -1,6 +1,8 @@
+from collections import deque
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from segtrain.carb import RegionBalancer, RegionLosses, region_losses, split_by_agreement, warmup_loss
@@ -121,6 +123,38 @@ def test_queue_forgets_what_is_older_than_its_window() -> None:
     assert weight == 0.5
 
 
+@pytest.mark.parametrize("window", [1, 5, 100])
+def test_weight_on_the_device_equals_the_mean_of_two_queues_of_numbers(window: int) -> None:
+    rng = np.random.default_rng(window)
+    balancer = RegionBalancer(window, coefficient=0.7)
+    queues: tuple[deque[float], deque[float]] = (deque(maxlen=window), deque(maxlen=window))
+    for _ in range(250):
+        some = np.float32(rng.exponential(1, 2) * (rng.random(2) < 0.9))  # now and then a loss of 0
+        consistent, inconsistent = some.tolist()
+        area = rng.choice([0.0, 0.4, 1.0], p=[0.2, 0.6, 0.2])
+        for queue, loss, share in zip(queues, (consistent, inconsistent), (area, 1 - area), strict=True):
+            if share > 0:
+                queue.append(loss)
+        usable = all(queues) and sum(queues[1]) > 0
+        ratio = np.mean(queues[0]) / np.mean(queues[1]) if usable else 1.0
+        weight = balancer.update(losses(consistent, inconsistent, area))
+        np.testing.assert_allclose(float(weight), 0.7 * ratio, rtol=1e-6)
+    assert balancer.state_dict() == {"consistent": list(queues[0]), "inconsistent": list(queues[1])}
+
+
+def test_queues_saved_with_another_window_keep_their_newest() -> None:
+    balancer = RegionBalancer(window=2)
+    balancer.load_state_dict({"consistent": [9.0, 1.0, 3.0], "inconsistent": [4.0]})
+    assert balancer.state_dict() == {"consistent": [1.0, 3.0], "inconsistent": [4.0]}
+
+
+def test_a_tie_is_won_by_the_first_class() -> None:
+    logits = torch.tensor([1.0, 3.0, 3.0, 3.0]).view(1, 4, 1, 1).expand(1, 4, 2, 2)
+    present = torch.tensor([[True, False, True, True]])
+    first, second = (region_losses(logits, torch.full((1, 2, 2), c), present) for c in (2, 3))
+    assert (first.consistent_area, second.consistent_area) == (1, 0)
+
+
 def test_balancer_state_round_trip_gives_the_same_next_weight() -> None:
     first, second = RegionBalancer(window=3), RegionBalancer(window=3)
     for value in (1.0, 2.0, 3.0, 4.0):
@@ -132,4 +166,5 @@ def test_balancer_state_round_trip_gives_the_same_next_weight() -> None:
 def test_no_gradient_flows_through_the_weight() -> None:
     logits = torch.randn(1, 2, 4, 4, requires_grad=True)
     weight = RegionBalancer().update(region_losses(logits, torch.randint(0, 2, (1, 4, 4)), torch.ones(1, 2)))
-    assert isinstance(weight, float)
+    assert isinstance(float(weight), float)
+    assert not weight.requires_grad
