@@ -7,22 +7,24 @@ Shapes: B batch, C classes, H W pixels.
 """
 
 import contextlib
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from labelgen.layout import differences
 from labelgen.samples import InputError
 from segtrain.batch import TrainBatch
-from segtrain.carb import RegionBalancer, RegionLosses, region_losses, warmup_loss
+from segtrain.carb import ClassBalancer, ClassLosses, RegionBalancer, RegionLosses, Regions, find_regions, warmup_loss
 from segtrain.data import Views
 from segtrain.schedule import poly_learning_rate
 
@@ -39,8 +41,14 @@ class TrainConfig:
     views: Views = "local"
     local_loss: Literal["slice", "crop"] = "slice"  # on the crop's logits in the view's box (CARB), or the view alone
     carb: bool = True  # False: plain cross-entropy to the end
-    fixed_weight: float | None = None  # a constant instead of the adaptive weight w (CARB, Fig. 6b)
-    queue: int = 5  # steps that the adaptive weight looks back
+    # weight w of the inconsistent region: adaptive (CARB); fixed (CARB, Fig. 6b); one of each class's own, or gated: the
+    # class's own until the student has learned the class, then CARB's (see ClassBalancer)
+    balance: Literal["adaptive", "fixed", "class-wise", "gated"] = "adaptive"
+    fixed_weight: float | None = None  # of balance=fixed
+    gate: tuple[float, float] = (0.3, 0.6)  # of balance=gated: consistent shares where a class begins and ends to switch
+    weight_floor: float = 0.0  # no weight falls below this
+    teacher: float = 0.0  # momentum of a mean teacher that predicts S in the student's place; 0 = the student itself
+    queue: int = 5  # steps that the weights look back
     coefficient: float = 1.0  # the adaptive weight is multiplied by this
     region_mean: Literal["region", "all"] = "region"  # losses are means over their own region (CARB), or all pixels
     filter_labels: bool = True  # False: classes that the image does not show may be pseudo-labels, too
@@ -70,6 +78,15 @@ class TrainConfig:
             raise InputError("train.views = truth has no noise to balance: set train.carb=false")
         if self.optimizer not in ("sgd", "adamw"):
             raise InputError(f"train.optimizer must be sgd or adamw, got {self.optimizer!r}")
+        if self.balance not in ("adaptive", "fixed", "class-wise", "gated"):
+            raise InputError(f"train.balance must be adaptive, fixed, class-wise or gated, got {self.balance!r}")
+        if (self.balance == "fixed") != (self.fixed_weight is not None):
+            raise InputError("train.balance=fixed and train.fixed_weight=W belong together; the paper's best is 0.1")
+        if not 0 <= self.gate[0] < self.gate[1] <= 1:
+            raise InputError(f"train.gate must be two rising shares in [0, 1], got {self.gate}")
+        for name in ("weight_floor", "teacher"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(f"train.{name} must be in [0, 1), got {getattr(self, name)}")
         for name in ("steps", "batch", "accumulate", "queue", "loss_stride", "checkpoint_every", "keep"):
             if getattr(self, name) < 1:
                 raise InputError(f"train.{name} must be at least 1, got {getattr(self, name)}")
@@ -105,6 +122,7 @@ class StepResult:
     loss: float | Tensor
     learning_rate: float
     weight: float | Tensor | None = None
+    class_weights: tuple[float, ...] | Tensor | None = None  # of the pseudo-label classes, where each has its own
     consistent_loss: float | Tensor | None = None
     inconsistent_loss: float | Tensor | None = None
     agreed: float | Tensor | None = None
@@ -113,7 +131,18 @@ class StepResult:
     def read(self) -> "StepResult":
         """The same with numbers, fetched in one go."""
         tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
-        return replace(self, **dict(zip(tensors, torch.stack(list(tensors.values())).tolist(), strict=True)))
+        values = iter(torch.cat([tensor.flatten() for tensor in tensors.values()]).tolist())
+        numbers = {name: tuple(itertools.islice(values, tensor.numel())) for name, tensor in tensors.items()}
+        return replace(self, **{name: some if tensors[name].ndim else some[0] for name, some in numbers.items()})
+
+
+class StepLoss(NamedTuple):
+    """The loss of a step; in the CARB stage also the global view's regions, w, and the weights of single classes."""
+
+    loss: Tensor
+    regions: RegionLosses | None = None
+    weight: Tensor | None = None
+    class_weights_C: Tensor | None = None
 
 
 class Trainer:
@@ -129,6 +158,14 @@ class Trainer:
         self.config, self.accelerator = config, accelerator
         self.made_with = made_with or {}  # all that a resumed run must have in common with this one
         self.balancer = RegionBalancer(config.queue, config.coefficient)
+        self.class_balancer: ClassBalancer | None = None
+        if config.balance in ("class-wise", "gated"):
+            classes = len(student.config.id2label)
+            self.class_balancer = ClassBalancer(classes, config.queue, config.gate if config.balance == "gated" else None)
+        self.teacher: AveragedModel | None = None
+        if config.teacher:
+            average = get_ema_multi_avg_fn(config.teacher)
+            self.teacher = AveragedModel(student, accelerator.device, multi_avg_fn=average, use_buffers=True).eval()
         self.step = 0
         self.best = -math.inf  # score on the val split
         self.memory_format = memory_format(student, accelerator.device)
@@ -161,9 +198,9 @@ class Trainer:
             # Gradients travel between processes with the last part only.
             waits = contextlib.nullcontext() if place == len(parts) - 1 else self.accelerator.no_sync(self.student)
             with waits, _tf32(self.accelerator.device):
-                loss, regions, weight = self.loss(part)
-                self.accelerator.backward(loss / len(parts))
-            losses.append(loss.detach())
+                last = self.loss(part)
+                self.accelerator.backward(last.loss / len(parts))
+            losses.append(last.loss.detach())
         loss = self._over_processes(torch.stack(losses).mean())
         # What gradient scalers tell fused optimizers: they leave the weights and their own state as they are.
         self.optimizer.optimizer.found_inf = (~loss.isfinite()).float()
@@ -171,11 +208,20 @@ class Trainer:
         self.check()  # the step before: by now its loss is known, and the device is busy with this one
         self._unchecked = _Loss(loss, self.step)
         self.step += 1
+        if self.teacher is not None:
+            self.teacher.update_parameters(self.accelerator.unwrap_model(self.student))
         result = StepResult(self.step, loss, learning_rate)
-        if regions is None:
+        if last.regions is None:
             return result
-        c, i, area, _ = (value.detach() for value in regions)
-        return replace(result, weight=weight, consistent_loss=c, inconsistent_loss=i, agreed=area)
+        c, i, area, _ = last.regions
+        return replace(
+            result,
+            weight=last.weight,
+            class_weights=last.class_weights_C,
+            consistent_loss=c,
+            inconsistent_loss=i,
+            agreed=area,
+        )
 
     def check(self) -> None:
         """Raise NonFiniteLossError if the last loss was not finite."""
@@ -183,8 +229,8 @@ class Trainer:
         if last is not None and not math.isfinite(value := last.read()):
             raise NonFiniteLossError(value, last.step)
 
-    def loss(self, batch: TrainBatch) -> tuple[Tensor, RegionLosses | None, float | Tensor | None]:
-        """The loss of this step, and in the CARB stage the global view's regions and the weight w."""
+    def loss(self, batch: TrainBatch) -> "StepLoss":
+        """The loss of this step."""
         logits_BCHW = self._logits(batch.image_B3HW, batch.global_pseudo_BHW)
         local_BCHW = logits_BCHW
         use_local = self.config.views in ("local", "dual")
@@ -195,17 +241,40 @@ class Trainer:
             loss = warmup_loss(logits_BCHW, batch.global_pseudo_BHW)
             if use_local:
                 loss = loss + warmup_loss(local_BCHW, batch.local_pseudo_BHW)
-            return loss, None, None
+            return StepLoss(loss)
         over_all = self.config.region_mean == "all"
-        g = region_losses(logits_BCHW, batch.global_pseudo_BHW, batch.is_present_BC, over_all=over_all)
+        judge_BCHW = self._judged(batch)
+        g = find_regions(logits_BCHW, batch.global_pseudo_BHW, batch.is_present_BC, judge_BCHW=judge_BCHW)
+        means = g.means(over_all=over_all)
         # measured on the global view, used for both (CARB, "Adaptive Region Balancing")
-        adaptive = self.balancer.update(RegionLosses(*self._over_processes(torch.stack(g).detach())))
-        w = adaptive if self.config.fixed_weight is None else self.config.fixed_weight
-        loss = g.consistent + w * g.inconsistent
+        weight, class_weights_C = self._weights(g, means)
+        applied = weight if class_weights_C is None else class_weights_C
+        loss = g.loss(applied, over_all=over_all)
         if use_local:
-            l = region_losses(local_BCHW, batch.local_pseudo_BHW, batch.is_present_BC, over_all=over_all)  # noqa: E741
-            loss = loss + l.consistent + w * l.inconsistent
-        return loss, g, w
+            judge_BCHW = judge_BCHW if batch.local_image_B3HW is None else None
+            l = find_regions(local_BCHW, batch.local_pseudo_BHW, batch.is_present_BC, judge_BCHW=judge_BCHW)  # noqa: E741
+            loss = loss + l.loss(applied, over_all=over_all)
+        return StepLoss(loss, RegionLosses(*(value.detach() for value in means)), weight, class_weights_C)
+
+    def _weights(self, regions: Regions, means: RegionLosses) -> tuple[Tensor, Tensor | None]:
+        """The weight w of the inconsistent region, and those of its classes where each has its own."""
+        w = self.balancer.update(RegionLosses(*self._over_processes(torch.stack(means).detach())))
+        if self.config.fixed_weight is not None:
+            w = torch.full_like(w, self.config.fixed_weight)
+        w = w.clamp(min=self.config.weight_floor)
+        if self.class_balancer is None:
+            return w, None
+        sums_4C = torch.stack(regions.by_class(self.class_balancer.classes))
+        weights_C = self.class_balancer.update(ClassLosses(*self._over_processes(sums_4C)), w)
+        return w, weights_C.clamp(min=self.config.weight_floor)
+
+    def _judged(self, batch: TrainBatch) -> Tensor | None:
+        """The mean teacher's logits, if there is one."""
+        if self.teacher is None:
+            return None
+        with torch.no_grad():
+            logits_BChw = self.teacher(batch.image_B3HW.contiguous(memory_format=self.memory_format)).logits
+            return F.interpolate(logits_BChw.float(), size=batch.global_pseudo_BHW.shape[-2:], mode="bilinear")
 
     def _logits(self, image_B3HW: Tensor, pseudo_BHW: Tensor) -> Tensor:
         """The student's logits at the size of the pseudo-labels."""
@@ -225,6 +294,8 @@ class Trainer:
             "student": self.accelerator.unwrap_model(self.student).state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "balancer": self.balancer.state_dict(),
+            "class_balancer": None if self.class_balancer is None else self.class_balancer.state_dict(),
+            "teacher": None if self.teacher is None else self.teacher.state_dict(),
             "best": self.best,
             "scaler": None if self.accelerator.scaler is None else self.accelerator.scaler.state_dict(),
             "made_with": self.made_with,
@@ -249,6 +320,10 @@ class Trainer:
         self.accelerator.unwrap_model(self.student).load_state_dict(state["student"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.balancer.load_state_dict(state["balancer"])
+        if self.class_balancer is not None:
+            self.class_balancer.load_state_dict(state["class_balancer"])
+        if self.teacher is not None:
+            self.teacher.load_state_dict(state["teacher"])
         if self.accelerator.scaler is not None and state["scaler"] is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.step, self.best = state["step"], state["best"]
