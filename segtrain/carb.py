@@ -169,33 +169,35 @@ class RegionBalancer:
 class ClassBalancer:
     """A weight of the inconsistent region for each pseudo-label class k, from the same ratio within the class.
 
-    r_k = min(1, mean L of its consistent pixels / mean L of its inconsistent pixels) over a queue of `window` steps, and
-    1 while it has no consistent pixel: a class that the student has not learned learns from all its pixels.
+    r_k = min(1, mean L of its consistent pixels / mean L of its inconsistent pixels) over a queue of `window` steps,
+    and 1 while it has no consistent pixel: a class that the student has not learned learns from all its pixels.
     Class-wise (gate None): w_k = r_k. Gated: share_k = consistent share of the pixels of k in the queue,
     t_k = clip((share_k - low) / (high - low), 0, 1), w_k = t_k w + (1 - t_k) r_k, with CARB's w of all classes: the
     paper's strength where the student has learned the class, the class's own where it has not. Under one w for all
     classes, what falls behind has nothing to learn from (not in the paper).
     """
 
-    def __init__(self, classes: int, window: int = 5, gate: tuple[float, float] | None = None) -> None:
-        self.classes, self.gate = classes, gate
-        self._queue_W4C = torch.zeros(window, len(ClassLosses._fields), classes)
+    def __init__(self, window: int = 5, gate: tuple[float, float] | None = None) -> None:
+        self.window, self.gate = window, gate
+        self._queue_W4C = torch.zeros(0)  # of ClassLosses, the newest last; grows to the window
 
     @torch.no_grad()
     def update(self, losses: ClassLosses, weight: Tensor | float) -> Tensor:
         """Add this step's losses, return (C,) weights. weight: w of all classes. No gradient passes."""
-        newest_4C = torch.stack(losses)
-        self._queue_W4C = torch.cat([self._queue_W4C.to(newest_4C)[1:], newest_4C[None]])
+        newest_14C = torch.stack(losses)[None]
+        before = self._queue_W4C.to(newest_14C)
+        self._queue_W4C = torch.cat([before, newest_14C])[-self.window :] if len(before) else newest_14C
         loss_c, pixels_c, loss_i, pixels_i = self._queue_W4C.sum(0)
         mean_c, mean_i = loss_c / pixels_c.clamp(min=1), loss_i / pixels_i.clamp(min=1)
         is_known = (pixels_c > 0) & (mean_i > 0)
-        ratio_C = torch.where(is_known, mean_c / mean_i, 1.0).clamp(max=1.0)
+        ratio_C: Tensor = torch.where(is_known, mean_c / mean_i, 1.0).clamp(max=1.0)
         if self.gate is None:
             return ratio_C
         low, high = self.gate
         share_C = pixels_c / (pixels_c + pixels_i).clamp(min=1)
         learned_C = ((share_C - low) / (high - low)).clamp(0, 1)
-        return learned_C * weight + (1 - learned_C) * ratio_C
+        weights_C: Tensor = learned_C * weight + (1 - learned_C) * ratio_C
+        return weights_C
 
     def state_dict(self) -> dict[str, Any]:
         """The queue, as RegionBalancer's."""

@@ -41,11 +41,14 @@ class TrainConfig:
     views: Views = "local"
     local_loss: Literal["slice", "crop"] = "slice"  # on the crop's logits in the view's box (CARB), or the view alone
     carb: bool = True  # False: plain cross-entropy to the end
-    # weight w of the inconsistent region: adaptive (CARB); fixed (CARB, Fig. 6b); one of each class's own, or gated: the
-    # class's own until the student has learned the class, then CARB's (see ClassBalancer)
+    # weight w of the inconsistent region: adaptive (CARB); fixed (CARB, Fig. 6b); class-wise: one of each class's own;
+    # gated: that until the student has learned the class, then CARB's (see ClassBalancer)
     balance: Literal["adaptive", "fixed", "class-wise", "gated"] = "adaptive"
     fixed_weight: float | None = None  # of balance=fixed
-    gate: tuple[float, float] = (0.3, 0.6)  # of balance=gated: consistent shares where a class begins and ends to switch
+    gate: tuple[float, float] = (
+        0.3,
+        0.6,
+    )  # of balance=gated: consistent shares where a class begins and ends to switch
     weight_floor: float = 0.0  # no weight falls below this
     teacher: float = 0.0  # momentum of a mean teacher that predicts S in the student's place; 0 = the student itself
     queue: int = 5  # steps that the weights look back
@@ -131,8 +134,10 @@ class StepResult:
     def read(self) -> "StepResult":
         """The same with numbers, fetched in one go."""
         tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        if not tensors:
+            return self
         values = iter(torch.cat([tensor.flatten() for tensor in tensors.values()]).tolist())
-        numbers = {name: tuple(itertools.islice(values, tensor.numel())) for name, tensor in tensors.items()}
+        numbers: dict[str, Any] = {name: tuple(itertools.islice(values, t.numel())) for name, t in tensors.items()}
         return replace(self, **{name: some if tensors[name].ndim else some[0] for name, some in numbers.items()})
 
 
@@ -160,11 +165,10 @@ class Trainer:
         self.balancer = RegionBalancer(config.queue, config.coefficient)
         self.class_balancer: ClassBalancer | None = None
         if config.balance in ("class-wise", "gated"):
-            classes = len(student.config.id2label)
-            self.class_balancer = ClassBalancer(classes, config.queue, config.gate if config.balance == "gated" else None)
+            self.class_balancer = ClassBalancer(config.queue, config.gate if config.balance == "gated" else None)
         self.teacher: AveragedModel | None = None
         if config.teacher:
-            average = get_ema_multi_avg_fn(config.teacher)
+            average = get_ema_multi_avg_fn(config.teacher)  # type: ignore[no-untyped-call]
             self.teacher = AveragedModel(student, accelerator.device, multi_avg_fn=average, use_buffers=True).eval()
         self.step = 0
         self.best = -math.inf  # score on the val split
@@ -247,7 +251,7 @@ class Trainer:
         g = find_regions(logits_BCHW, batch.global_pseudo_BHW, batch.is_present_BC, judge_BCHW=judge_BCHW)
         means = g.means(over_all=over_all)
         # measured on the global view, used for both (CARB, "Adaptive Region Balancing")
-        weight, class_weights_C = self._weights(g, means)
+        weight, class_weights_C = self._weights(g, means, logits_BCHW.shape[1])
         applied = weight if class_weights_C is None else class_weights_C
         loss = g.loss(applied, over_all=over_all)
         if use_local:
@@ -256,7 +260,7 @@ class Trainer:
             loss = loss + l.loss(applied, over_all=over_all)
         return StepLoss(loss, RegionLosses(*(value.detach() for value in means)), weight, class_weights_C)
 
-    def _weights(self, regions: Regions, means: RegionLosses) -> tuple[Tensor, Tensor | None]:
+    def _weights(self, regions: Regions, means: RegionLosses, classes: int) -> tuple[Tensor, Tensor | None]:
         """The weight w of the inconsistent region, and those of its classes where each has its own."""
         w = self.balancer.update(RegionLosses(*self._over_processes(torch.stack(means).detach())))
         if self.config.fixed_weight is not None:
@@ -264,7 +268,7 @@ class Trainer:
         w = w.clamp(min=self.config.weight_floor)
         if self.class_balancer is None:
             return w, None
-        sums_4C = torch.stack(regions.by_class(self.class_balancer.classes))
+        sums_4C = torch.stack(regions.by_class(classes))
         weights_C = self.class_balancer.update(ClassLosses(*self._over_processes(sums_4C)), w)
         return w, weights_C.clamp(min=self.config.weight_floor)
 

@@ -264,10 +264,12 @@ def run(
     return student, results
 
 
+@pytest.mark.parametrize("others", [{}, {"balance": "gated", "teacher": 0.9}], ids=["carb", "gated, mean teacher"])
 def test_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
-    samples: list[Sample], store_path: Path, tmp_path: Path
+    samples: list[Sample], store_path: Path, tmp_path: Path, others: dict[str, Any]
 ) -> None:
-    whole, all_results = run(samples, store_path, tmp_path / "whole")
+    config = replace(CONFIG, **others)
+    whole, all_results = run(samples, store_path, tmp_path / "whole", config)
 
     class Cut(Exception):
         pass
@@ -277,11 +279,11 @@ def test_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
             raise Cut
 
     with pytest.raises(Cut):
-        train(samples, CLASSES, store_path, tmp_path / "cut", CONFIG, AUGMENT, STUDENT, on_step=cut_at_7)
+        train(samples, CLASSES, store_path, tmp_path / "cut", config, AUGMENT, STUDENT, on_step=cut_at_7)
     assert saved_step(tmp_path / "cut") == 6
-    resumed, later_results = run(samples, store_path, tmp_path / "cut")
+    resumed, later_results = run(samples, store_path, tmp_path / "cut", config)
     assert [r.step for r in later_results] == [7, 8]
-    assert later_results == all_results[6:]
+    assert [r.read() for r in later_results] == [r.read() for r in all_results[6:]]
     for (name, a), b in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
 
@@ -300,12 +302,42 @@ def test_base_never_uses_local_labels_and_fixed_weight_stays(
 ) -> None:
     trainer = Trainer(student(), replace(CONFIG, views="base", carb=False), Accelerator())
     batch = loaded(images(samples, store_path), Order(10, 2, 0).places(0))
-    loss, regions, weight = trainer.loss(batch)
-    assert (regions, weight) == (None, None)
+    loss, *others = trainer.loss(batch)
+    assert others == [None] * 3
     nothing_local = batch._replace(local_pseudo_BHW=torch.full_like(batch.local_pseudo_BHW, 255))
     assert torch.equal(loss, trainer.loss(nothing_local)[0])
-    _, results = run(samples, store_path, tmp_path, replace(CONFIG, fixed_weight=0.25))
-    assert {r.weight for r in results[4:]} == {0.25}
+    _, results = run(samples, store_path, tmp_path, replace(CONFIG, balance="fixed", fixed_weight=0.25))
+    assert [float(r.weight or 0) for r in results[4:]] == [0.25] * 4
+
+
+def test_every_kind_of_weight_trains_and_reports_what_it_used(
+    samples: list[Sample], store_path: Path, tmp_path: Path
+) -> None:
+    for balance, others in (("class-wise", {}), ("gated", {}), ("adaptive", {"teacher": 0.5})):
+        config = replace(CONFIG, balance=balance, weight_floor=0.2, **others)
+        _, results = run(samples, store_path, tmp_path / balance, config)
+        last = results[-1]
+        assert isinstance(last.weight, float)
+        assert last.weight >= 0.2
+        if balance == "adaptive":
+            assert last.class_weights is None
+        else:
+            assert isinstance(last.class_weights, tuple)
+            assert len(last.class_weights) == 11
+            assert all(0.2 <= w <= 1.5 for w in last.class_weights)
+
+
+def test_a_mean_teacher_follows_the_student_slowly(samples: list[Sample], store_path: Path) -> None:
+    batch = loaded(images(samples, store_path), Order(10, 2, 0).places(0))
+    trainer = Trainer(student(), replace(CONFIG, warmup_steps=1, teacher=0.9), Accelerator())
+    assert trainer.teacher is not None
+    for _ in range(3):
+        before = [p.clone() for p in trainer.teacher.parameters()]
+        trainer.train_step(batch)
+        now = zip(before, trainer.teacher.parameters(), trainer.student.parameters(), strict=True)
+        for old, new, newest in now:
+            # the first step copies the student
+            torch.testing.assert_close(new, newest if trainer.step == 1 else 0.9 * old + 0.1 * newest)
 
 
 def test_a_batch_without_any_valid_pixel_trains_on(samples: list[Sample], store_path: Path) -> None:
