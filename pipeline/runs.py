@@ -74,12 +74,13 @@ class MetricsLog:
         self._board: Any = SummaryWriter(path.parent / "tensorboard", purge_step=step + 1)
 
     def write(self, values: dict[str, Any]) -> None:
-        """Append one line."""
+        """Append one line. A value is a number, None, or a dict of numbers."""
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
         for name, value in values.items():
-            if name != "step" and value is not None:
-                self._board.add_scalar(name, value, values["step"])
+            for part, number in value.items() if isinstance(value, dict) else [("", value)]:
+                if name != "step" and number is not None:
+                    self._board.add_scalar(f"{name}/{part}".rstrip("/"), number, values["step"])
 
     def read(self) -> list[dict[str, Any]]:
         """All lines; what TensorBoard should know is on disk then."""

@@ -1,11 +1,11 @@
-"""Random augmentation: one Geometry per sample warps the image and its logits alike; colours change in the image only.
+"""What is drawn for a sample: one Geometry, which its image and its logits are seen through alike, and its colours.
 
-Coordinates are continuous: pixel k covers k..k+1. A source position is in pixels of the original image.
+Drawn with numpy, carried out by `segtrain.batch`. Coordinates are continuous: pixel k covers k..k+1. A source position
+is in pixels of the original image.
 """
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -69,39 +69,22 @@ def sample_geometry(rng: np.random.Generator, config: AugmentConfig, height: int
     return Geometry(scale, top, left, bool(rng.random() < config.flip), config.crop_height, config.crop_width)
 
 
-def warp_image(image_HW3: NDArray[np.uint8], geometry: Geometry, fill: tuple[float, ...]) -> NDArray[np.uint8]:
-    """The crop (crop_height, crop_width, 3), uint8; `fill` (RGB, 0..255) where there is no image."""
-    g = geometry
-    # Pixel centres: x_crop + 0.5 = (x + 0.5) * scale - left, mirrored for a flip.
-    sign, offset = (-1, g.crop_width + g.left - 0.5 * g.scale - 0.5) if g.flip else (1, 0.5 * g.scale - 0.5 - g.left)
-    forward = np.array([[sign * g.scale, 0, offset], [0, g.scale, 0.5 * g.scale - 0.5 - g.top]])
-    return cv2.warpAffine(
-        image_HW3,
-        forward,
-        (g.crop_width, g.crop_height),
-        flags=cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_CONSTANT,
-        borderValue=fill,
-    ).astype(np.uint8)
+def view_weights(
+    geometry: Geometry, box: Box, grid: tuple[int, int], rows: int, columns: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Matrices (rows, h) and (columns, w) that show the map of a view on a crop divided into rows x columns.
 
-
-def warp_logits(
-    logits_Chw: NDArray[np.float32], box: Box, geometry: Geometry, rows: int, columns: int
-) -> tuple[NDArray[np.float32], slice, slice]:
-    """Logits of a view, seen through the geometry on a crop divided into rows x columns.
-
-    box: what the logits cover, in source pixels. Returns (C, n, m) and the slices of rows and columns they fill:
-    those whose centres lie in the box.
+    box: what the map of grid h x w covers, in source pixels. The map is seen as `rows @ map @ columns.T`, bilinear.
+    Rows and columns whose centres lie outside the box are 0.
     """
-    slices, weights = [], []
+    weights = []
     for positions, start, stop, cells in (
-        (geometry.source_rows(rows), box[0], box[2], logits_Chw.shape[1]),
-        (geometry.source_columns(columns), box[1], box[3], logits_Chw.shape[2]),
+        (geometry.source_rows(rows), box[0], box[2], grid[0]),
+        (geometry.source_columns(columns), box[1], box[3], grid[1]),
     ):
-        inside = np.flatnonzero((positions >= start) & (positions < stop))
-        slices.append(slice(inside[0], inside[-1] + 1) if len(inside) else slice(0, 0))
-        weights.append(bilinear_weights((positions[inside] - start) * cells / (stop - start), cells))
-    return np.asarray(weights[0] @ logits_Chw @ weights[1].T, np.float32), slices[0], slices[1]
+        inside = (positions >= start) & (positions < stop)
+        weights.append(bilinear_weights((positions - start) * cells / (stop - start), cells) * inside[:, None])
+    return weights[0], weights[1]
 
 
 def warp_classes(
@@ -117,18 +100,15 @@ def warp_classes(
     return np.where(np.outer(*inside), classes_HW[np.ix_(*places)], np.uint8(fill))
 
 
-def change_colours(rng: np.random.Generator, image_HW3: NDArray[np.uint8], strength: float) -> NDArray[np.uint8]:
-    """Random brightness, contrast, saturation and hue, each in half of the calls; uint8 RGB in and out."""
+def sample_colours(rng: np.random.Generator, strength: float) -> NDArray[np.float32]:
+    """Brightness (to be added, in 0..255), contrast and saturation (factors), hue (degrees), each in half of the calls.
+
+    Strength 0 draws nothing; (0, 1, 1, 0) changes nothing.
+    """
     if strength <= 0:
-        return image_HW3
+        return np.array([0, 1, 1, 0], np.float32)
     brightness = rng.uniform(-32, 32) * strength * (rng.random() < 0.5)
     contrast = 1 + rng.uniform(-0.5, 0.5) * strength * (rng.random() < 0.5)
     saturation = 1 + rng.uniform(-0.5, 0.5) * strength * (rng.random() < 0.5)
-    hue = rng.uniform(-9, 9) * strength * (rng.random() < 0.5)  # of OpenCV's 180 steps
-    image_HW3 = cv2.convertScaleAbs(np.maximum(image_HW3 * contrast + brightness, 0))
-    if saturation == 1 and hue == 0:
-        return image_HW3.astype(np.uint8)
-    hsv = cv2.cvtColor(image_HW3, cv2.COLOR_RGB2HSV)
-    hsv[..., 0] = (hsv[..., 0].astype(np.int16) + round(hue)) % 180
-    hsv[..., 1] = cv2.convertScaleAbs(hsv[..., 1], alpha=saturation)
-    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB).astype(np.uint8)
+    hue = rng.uniform(-18, 18) * strength * (rng.random() < 0.5)
+    return np.array([brightness, contrast, saturation, hue], np.float32)

@@ -1,14 +1,18 @@
-"""Training data: an image and its cached logits -> one augmented TrainSample -> TrainBatch.
+"""Training data: an image and its cached logits -> RawBatch, decoded and drawn, not yet augmented (`segtrain.batch`).
 
 Everything random is drawn from (run seed, step, place in the batch), so that any sample can be replayed, a resumed
 run sees what an uninterrupted one sees, and N processes see together what one process sees.
+
+Shapes: B batch, C classes, H W pixels of an image, Y X pixels of the crop, R K rows and columns of the crop's
+pseudo-labels, h w patches of a view.
 """
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -19,52 +23,63 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from labelgen.images import IMAGENET_MEAN, IMAGENET_STD, normalise, read_image
-from labelgen.label import view_pixels
+from labelgen.images import IMAGENET_MEAN, read_image
 from labelgen.samples import IGNORE_INDEX, InputError, Sample
 from labelgen.store import AGAIN, LocalView, PseudoLabelStore
-from labelgen.views import View, ViewConfig, to_mask
+from labelgen.views import ViewConfig
 from segtrain.augment import (
     AugmentConfig,
     Geometry,
-    change_colours,
+    sample_colours,
     sample_geometry,
+    view_weights,
     warp_classes,
-    warp_image,
-    warp_logits,
 )
 
-FILL = tuple(255 * m for m in IMAGENET_MEAN)  # becomes 0 when normalised
+FILL = tuple(round(255 * mean) for mean in IMAGENET_MEAN)  # where there is no image: nearly 0 when normalised
 MIN_VISIBLE = 0.25  # share of a local view that must lie in the crop for the view to be used
 
 
 Views = Literal["base", "local", "dual", "truth"]
 
 
-class TrainBatch(NamedTuple):
-    """Tensors of one step. Pseudo-labels may be coarser than the image (see TrainConfig.loss_stride).
+class WarpedLogits(NamedTuple):
+    """Logits of a view, to be seen on the crop as `rows @ logits @ columns.T`; rows and columns off the view are 0."""
 
-    With dual views the loader's pseudo-labels only say where there is an image (0) and where not (255).
+    logits_BChw: Tensor
+    rows_BRh: Tensor
+    columns_BKw: Tensor
+
+
+class RawBatch(NamedTuple):
+    """What travels to where the student is: images as they were read, cached logits, and what was drawn for them.
+
+    Images and logits of several sizes are padded, with FILL and with 0. A sample is the same without B.
     """
 
-    image_B3HW: Tensor
-    global_pseudo_BHW: Tensor
-    local_pseudo_BHW: Tensor  # 255 outside the one local view
+    image_BHW3: Tensor  # uint8
+    rows_BY: Tensor  # where the crop's rows and columns lie in the image, in pixels
+    columns_BX: Tensor
+    colours_B4: Tensor  # see sample_colours
     is_present_BC: Tensor
-    local_image_B3HW: Tensor | None = None  # the local view itself; local_pseudo_BHW is then of its size
-    clip_global_BHW3: Tensor | None = None  # uint8, for CLIP to look at: the crop, and a local view of it
-    clip_local_BHW3: Tensor | None = None
-    local_box_B4: Tensor | None = None  # where that view is, in pixels of the pseudo-labels
+    global_view: WarpedLogits | None = None
+    local_view: WarpedLogits | None = None
+    # Instead of the global view: truth on the crop; with dual views 0 where there is an image; 255 elsewhere.
+    classes_BRK: Tensor | None = None
+    local_image_BHW3: Tensor | None = None  # uint8, the local view as an image of its own, which local_view covers
+    local_colours_B4: Tensor | None = None
+    local_box_B4: Tensor | None = None  # with dual views: where CLIP looks, in pixels of the pseudo-labels,
+    local_zoom_B: Tensor | None = None  # and how much that is resized
 
-    def to(self, device: torch.device) -> "TrainBatch":
+    def to(self, device: torch.device) -> "RawBatch":
         """The same on a device."""
-        moved = (None if tensor is None else tensor.to(device, non_blocking=True) for tensor in self)
-        return TrainBatch(*moved)  # type: ignore[arg-type]
+        return RawBatch(*(_moved(part, device) for part in self))
 
-    def split(self, parts: int) -> list["TrainBatch"]:
-        """The same in equal parts."""
-        chunks = ([None] * parts if tensor is None else tensor.chunk(parts) for tensor in self)
-        return [TrainBatch(*part) for part in zip(*chunks, strict=True)]
+
+def _moved(part: Any, device: torch.device) -> Any:
+    if isinstance(part, WarpedLogits):
+        return WarpedLogits(*(_moved(tensor, device) for tensor in part))
+    return None if part is None else part.to(device, non_blocking=True)
 
 
 class Place(NamedTuple):
@@ -90,10 +105,16 @@ class Order:
 
     def _row(self, number: int) -> int:
         epoch, place = divmod(number, self.images)
-        return int(np.random.default_rng([self.seed, epoch]).permutation(self.images)[place])
+        return int(_shuffled(self.seed, epoch, self.images)[place])
 
 
-class PseudoLabelledImages(Dataset[TrainBatch]):
+@lru_cache(maxsize=2)  # a step may lie in two epochs
+def _shuffled(seed: int, epoch: int, images: int) -> NDArray[np.int64]:
+    """The order of one epoch: 8 bytes an image, drawn once an epoch."""
+    return np.random.default_rng([seed, epoch]).permutation(images)
+
+
+class PseudoLabelledImages(Dataset[RawBatch]):
     """Samples of a training split with their logits from a store. Indexed by Place.
 
     views: which pseudo-labels (see TrainConfig). local_crops: local views as images of their own. filter_labels: False
@@ -124,7 +145,6 @@ class PseudoLabelledImages(Dataset[TrainBatch]):
         self.seed, self.views, self.loss_stride, self.local_crops = seed, views, loss_stride, local_crops
         self.filter_labels = filter_labels
         self.dual, self.read_truth = dual, read_truth
-        self.patch_px = int(store.provenance["clip"]["patch_px"])
         self.rows, self.columns = (-(-side // loss_stride) for side in (config.crop_height, config.crop_width))
 
     @cached_property
@@ -135,7 +155,7 @@ class PseudoLabelledImages(Dataset[TrainBatch]):
     def __getstate__(self) -> dict[str, object]:
         return {name: value for name, value in self.__dict__.items() if name != "_store"}
 
-    def __getitem__(self, place: Place) -> TrainBatch:
+    def __getitem__(self, place: Place) -> RawBatch:
         sample = self.samples[place.row]
         rng = np.random.default_rng([self.seed, place.step, place.slot])
         image_HW3 = read_image(sample["image_path"])
@@ -146,85 +166,65 @@ class PseudoLabelledImages(Dataset[TrainBatch]):
         is_present_C = self._store.labels_of(sample["image_id"])
         if not self.filter_labels and is_present_C.any():
             is_present_C = np.ones_like(is_present_C)
-        crop_HW3 = warp_image(image_HW3, geometry, FILL)
-        if self.views == "truth":
-            assert self.read_truth is not None
-            truth_HW = self.read_truth(sample)
-            global_HW = warp_classes(truth_HW, geometry, self.rows, self.columns, IGNORE_INDEX)
-        elif self.views == "dual":
-            everywhere = np.zeros(size, np.uint8)
-            global_HW = warp_classes(everywhere, geometry, self.rows, self.columns, IGNORE_INDEX)
+        views: dict[str, Any] = {}
+        if self.views in ("truth", "dual"):
+            if self.views == "truth":
+                assert self.read_truth is not None
+                classes_HW = self.read_truth(sample)
+            else:
+                classes_HW = np.zeros(size, np.uint8)
+                views |= self._look(rng, place)
+            classes_RK = warp_classes(classes_HW, geometry, self.rows, self.columns, IGNORE_INDEX)
+            views["classes_BRK"] = torch.from_numpy(classes_RK)
         else:
             whole = LocalView((0, 0, *size), 1.0, self._store.global_logits(sample["image_id"]))
-            global_HW = _pseudo_labels(whole, geometry, is_present_C, self.rows, self.columns)
-        others: dict[str, NDArray[Any]] = {}
-        local_HW = np.full_like(global_HW, IGNORE_INDEX)
+            views["global_view"] = self._warped(whole, geometry)
         if self.views == "local":
-            views = self._store.local_views(sample["image_id"])
-            if self.local_crops:
-                local_HW, others["local_image_B3HW"] = self._local_crop(rng, image_HW3, views, geometry, is_present_C)
-            elif (view := _visible_view(rng, views, geometry)) is not None:
-                local_HW = _pseudo_labels(view, geometry, is_present_C, self.rows, self.columns)
-        elif self.views == "dual":
-            others = self._for_clip(rng, place, crop_HW3)
-        return TrainBatch(
-            torch.from_numpy(_student_pixels(rng, crop_HW3, self.config)),
-            torch.from_numpy(global_HW.astype(np.int64)),
-            torch.from_numpy(local_HW.astype(np.int64)),
+            views |= self._local_view(rng, image_HW3, self._store.local_views(sample["image_id"]), geometry)
+        return RawBatch(
+            torch.from_numpy(image_HW3),
+            torch.from_numpy(geometry.source_rows(self.config.crop_height).astype(np.float32)),
+            torch.from_numpy(geometry.source_columns(self.config.crop_width).astype(np.float32)),
+            torch.from_numpy(sample_colours(rng, self.config.photometric)),
             torch.from_numpy(is_present_C),
-            **{name: torch.from_numpy(array) for name, array in others.items()},
+            **views,
         )
 
-    def _local_crop(
-        self,
-        rng: np.random.Generator,
-        image_HW3: NDArray[np.uint8],
-        views: list[LocalView],
-        geometry: Geometry,
-        is_present_C: NDArray[np.bool_],
-    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """One local view as an image of its own, unscaled, with its pseudo-labels."""
+    def _local_view(
+        self, rng: np.random.Generator, image_HW3: NDArray[np.uint8], views: list[LocalView], geometry: Geometry
+    ) -> dict[str, Any]:
+        """One local view: in the crop, or as an image of its own, unscaled."""
+        if not self.local_crops:
+            return {"local_view": self._warped(_visible_view(rng, views, geometry) or _nowhere(views[0]), geometry)}
         view = views[rng.integers(len(views))]
         y0, x0, y1, x1 = view.box
-        alone = Geometry(1.0, y0, x0, geometry.flip, y1 - y0, x1 - x0)
-        rows, columns = (-(-side // self.loss_stride) for side in (y1 - y0, x1 - x0))
-        pixels_3HW = _student_pixels(rng, warp_image(image_HW3, alone, FILL), self.config)
-        return _pseudo_labels(view, alone, is_present_C, rows, columns), pixels_3HW
-
-    def _for_clip(self, rng: np.random.Generator, place: Place, crop_HW3: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
-        """The crop and a random local view of it, resized for CLIP; all local views of a step have one size."""
-        assert self.dual is not None
-        stride, (height, width) = self.loss_stride, crop_HW3.shape[:2]
-        lows, sizes = [], []
-        for side, wanted in ((height, self.dual.local_height), (width, self.dual.local_width)):
-            sizes.append(min(wanted, side) // stride)
-            lows.append(int(rng.integers(0, side // stride - sizes[-1] + 1)))
-        box = np.array([*lows, lows[0] + sizes[0], lows[1] + sizes[1]])
-        zoom = float(np.random.default_rng([self.seed, place.step]).uniform(*self.dual.local_zooms))
-        y0, x0, y1, x1 = (int(v) for v in stride * box)
+        cut_HW3 = image_HW3[y0:y1, x0:x1]
         return {
-            "clip_global_BHW3": view_pixels(crop_HW3, View((0, 0, height, width), 1.0), self.patch_px),
-            "clip_local_BHW3": view_pixels(crop_HW3, View((y0, x0, y1, x1), zoom), self.patch_px),
-            "local_box_B4": box,
+            "local_view": self._warped(view, Geometry(1.0, y0, x0, geometry.flip, y1 - y0, x1 - x0)),
+            "local_image_BHW3": torch.from_numpy((cut_HW3[:, ::-1] if geometry.flip else cut_HW3).copy()),
+            "local_colours_B4": torch.from_numpy(sample_colours(rng, self.config.photometric)),
         }
 
+    def _warped(self, view: LocalView, geometry: Geometry) -> WarpedLogits:
+        rows, columns = (-(-side // self.loss_stride) for side in (geometry.crop_height, geometry.crop_width))
+        weights = view_weights(geometry, view.box, view.logits.shape[1:], rows, columns)
+        return WarpedLogits(*map(torch.from_numpy, (view.logits, *weights)))
 
-def _student_pixels(
-    rng: np.random.Generator, image_HW3: NDArray[np.uint8], config: AugmentConfig
-) -> NDArray[np.float32]:
-    """(3, H, W): colours changed, then normalised as ImageNet backbones want it."""
-    return normalise(change_colours(rng, image_HW3, config.photometric), IMAGENET_MEAN, IMAGENET_STD)
-
-
-def _pseudo_labels(
-    view: LocalView, geometry: Geometry, is_present_C: NDArray[np.bool_], rows: int, columns: int
-) -> NDArray[np.uint8]:
-    """Pseudo-labels of a view on the crop, 255 outside it."""
-    logits, in_rows, in_columns = warp_logits(view.logits, view.box, geometry, rows, columns)
-    pseudo = np.full((rows, columns), IGNORE_INDEX, np.uint8)
-    # argmax after warping: warping class ids would invent classes at borders
-    pseudo[in_rows, in_columns] = to_mask(logits, is_present_C)
-    return pseudo
+    def _look(self, rng: np.random.Generator, place: Place) -> dict[str, Tensor]:
+        """Where CLIP looks in the crop, at random; all local views of a step have one size and one zoom."""
+        assert self.dual is not None
+        lows, sizes = [], []
+        for side, wanted in (
+            (self.config.crop_height, self.dual.local_height),
+            (self.config.crop_width, self.dual.local_width),
+        ):
+            sizes.append(min(wanted, side) // self.loss_stride)
+            lows.append(int(rng.integers(0, side // self.loss_stride - sizes[-1] + 1)))
+        zoom = np.random.default_rng([self.seed, place.step]).uniform(*self.dual.local_zooms)
+        return {
+            "local_box_B4": torch.tensor([*lows, lows[0] + sizes[0], lows[1] + sizes[1]]),
+            "local_zoom_B": torch.tensor(zoom),
+        }
 
 
 def _visible_view(rng: np.random.Generator, views: list[LocalView], geometry: Geometry) -> LocalView | None:
@@ -238,6 +238,11 @@ def _visible_view(rng: np.random.Generator, views: list[LocalView], geometry: Ge
 
     usable = [view for view in views if visible(view) >= MIN_VISIBLE]
     return usable[rng.integers(len(usable))] if usable else None
+
+
+def _nowhere(view: LocalView) -> LocalView:
+    """A view of the same classes that lies outside the image."""
+    return LocalView((-1, -1, 0, 0), 1.0, np.zeros_like(view.logits[:, :1, :1]))
 
 
 class _Steps(Sequence[list[Place]]):
@@ -263,7 +268,7 @@ class _Steps(Sequence[list[Place]]):
 
 def batches(
     images: PseudoLabelledImages, order: Order, start: int, stop: int, *, workers: int, rank: int, ranks: int
-) -> DataLoader[TrainBatch]:
+) -> DataLoader[RawBatch]:
     """A loader of steps start..stop for one process."""
     return DataLoader(
         images,
@@ -277,14 +282,19 @@ def batches(
     )
 
 
-def each(loader: DataLoader[TrainBatch]) -> Generator[TrainBatch, None, None]:
-    """The batches of a loader. Raises InputError for what a loader process could not read.
+def each(loader: DataLoader[RawBatch]) -> Generator[RawBatch, None, None]:
+    """The batches of a loader, the next one loaded by a thread while the caller is busy with this one.
 
-    To be closed by who leaves early: a loader process that ends with a batch in its hands aborts.
+    Raises InputError for what could not be read. To be closed by who leaves early: a loader process that ends with a
+    batch in its hands aborts.
     """
     coming = iter(loader)
     try:
-        yield from coming
+        with ThreadPoolExecutor(1) as thread:
+            ahead = thread.submit(next, coming, None)
+            while (batch := ahead.result()) is not None:
+                ahead = thread.submit(next, coming, None)
+                yield batch
     except InputError as error:  # of another process: it comes with that one's traceback
         message = str(error).strip().splitlines()[-1]
         raise InputError(message.removeprefix("labelgen.samples.InputError: ")) from error
@@ -301,7 +311,27 @@ def _one_thread(worker: int) -> None:
     cv2.setNumThreads(0)
 
 
-def collate(samples: Sequence[TrainBatch]) -> TrainBatch:
-    """Stack samples."""
-    stacked = (None if tensors[0] is None else torch.stack(tensors) for tensors in zip(*samples, strict=True))
-    return TrainBatch(*stacked)  # type: ignore[arg-type]
+def collate(samples: Sequence[RawBatch]) -> RawBatch:
+    """Stack samples; maps of several sizes are padded at the bottom and at the right."""
+    return RawBatch(*map(_stack, zip(*samples, strict=True)))
+
+
+def _stack(parts: Sequence[Any]) -> Any:
+    """Tensors, groups of them, or None, of several samples."""
+    if parts[0] is None:
+        return None
+    if isinstance(parts[0], WarpedLogits):
+        return WarpedLogits(*map(_stack, zip(*parts, strict=True)))
+    shape = tuple(max(sides) for sides in zip(*(part.shape for part in parts), strict=True))
+    # With numpy: torch would take threads of its own for it, which fight with those that train.
+    return torch.from_numpy(np.stack([_padded(part.numpy(), shape) for part in parts]))
+
+
+def _padded(array: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    if array.shape == shape:
+        return array
+    whole = np.zeros(shape, array.dtype)
+    if array.dtype == np.uint8:  # an image
+        whole[:] = FILL
+    whole[tuple(slice(side) for side in array.shape)] = array
+    return whole

@@ -20,10 +20,11 @@ from labelgen.samples import ClassSet, InputError, Sample
 from labelgen.store import PseudoLabelStore
 from labelgen.views import ViewConfig
 from segtrain.augment import AugmentConfig
+from segtrain.batch import augment as augment_batch
 from segtrain.data import Order, PseudoLabelledImages, batches, each
 from segtrain.model import StudentConfig, build_student
 from segtrain.online import OnlineLabels
-from segtrain.trainer import StepResult, TrainConfig, Trainer
+from segtrain.trainer import LOG_EVERY, NonFiniteLossError, StepResult, TrainConfig, Trainer
 
 
 class StoppedError(SystemExit):
@@ -35,9 +36,14 @@ class StoppedError(SystemExit):
 
 
 def make_accelerator(config: TrainConfig) -> Accelerator:
-    """The processes and the device of this run."""
+    """The processes, the device and the precision of this run."""
+    precision: str = config.mixed_precision
+    if precision == "auto":
+        # Older GPUs would imitate it, slowly.
+        has_bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+        precision = "bf16" if has_bf16 else "no"
     # Without cpu=True accelerate takes each process of a CPU launch for the only one.
-    return Accelerator(cpu=not torch.accelerator.is_available(), mixed_precision=config.mixed_precision)
+    return Accelerator(cpu=not torch.accelerator.is_available(), mixed_precision=precision)
 
 
 def train(
@@ -61,8 +67,10 @@ def train(
 
     clip, dual: for dual views, the CLIP that the store was made with and where local views are drawn from.
     read_truth: for the upper bound, the pixel labels of a sample. validate: the score of a student, asked for on the
-    main process every config.validate_every steps; on_best hears of the best so far. Returns the trained student (in
-    evaluation mode, on the CPU). Raises StoppedError after SIGTERM or SIGINT, once the step is saved, and InputError.
+    main process every config.validate_every steps; on_best hears of the best so far. on_step hears of every step, with
+    numbers (StepResult.read) every LOG_EVERY steps, at the last, and where there is a score. Returns the trained
+    student (in evaluation mode, on the CPU). Raises StoppedError after SIGTERM or SIGINT, once the step is saved, and
+    InputError.
     """
     accelerator = accelerator or make_accelerator(config)
     if config.batch % (accelerator.num_processes * config.accumulate):
@@ -75,7 +83,7 @@ def train(
     torch.manual_seed(config.seed)
     store = PseudoLabelStore.open(store_path)
     made_with = {
-        "train": asdict(config),
+        "train": asdict(config) | {"mixed_precision": accelerator.mixed_precision},
         "augment": asdict(augment),
         "student": asdict(student_config),
         "pseudo-labels": {name: value for name, value in store.provenance.items() if name != "versions"},
@@ -97,7 +105,7 @@ def train(
         dual=dual,
         read_truth=read_truth,
     )
-    online = OnlineLabels(clip, text_CD) if clip is not None else None
+    online = OnlineLabels(clip, text_CD, config.loss_stride) if clip is not None else None
     if clip is not None and weights_hash(clip) != store.provenance["clip"]["weights_sha256"]:
         raise InputError(f"{store.path} was made with another CLIP; give the one that made it with --clip")
     order = Order(len(samples), config.batch, config.seed)
@@ -110,36 +118,41 @@ def train(
         rank=accelerator.process_index,
         ranks=accelerator.num_processes,
     )
+    asks = _asking(accelerator)
     trainer.student.train()
-    with _signals() as asked, contextlib.closing(each(loader)) as coming:
-        for batch in coming:
-            batch = batch.to(accelerator.device)
-            try:
+    try:
+        with _signals() as asked, contextlib.closing(each(loader)) as coming:
+            for raw in coming:
+                batch = augment_batch(raw, accelerator.device)
                 result = trainer.train_step(batch if online is None else online.relabel(batch))
-            except InputError as error:
-                ids = [samples[place.row]["image_id"] for place in order.places(trainer.step)]
-                raise InputError(
-                    f"{error}, on {', '.join(ids)}; look at these images, or try a lower train.learning_rate (now "
-                    f"{config.learning_rate}), a longer train.ramp_steps or train.mixed_precision=no"
-                ) from error
-            if config.validate_every and validate is not None and trainer.step % config.validate_every == 0:
-                result = replace(result, val_miou=_validate(trainer, validate))
-                if result.val_miou is not None and result.val_miou > trainer.best:
-                    trainer.best = result.val_miou
-                    on_best(accelerator.unwrap_model(trainer.student), trainer.best)
-            on_step(result)
-            number = _asked_of_anyone(accelerator, asked)
-            if number or trainer.step % config.checkpoint_every == 0 or trainer.step == config.steps:
-                trainer.save(folder)
-            if number and trainer.step < config.steps:
-                accelerator.wait_for_everyone()
-                raise StoppedError(trainer.step, number)
+                if config.validate_every and validate is not None and trainer.step % config.validate_every == 0:
+                    result = replace(result, val_miou=_validate(trainer, validate))
+                    if result.val_miou is not None and result.val_miou > trainer.best:
+                        trainer.best = result.val_miou
+                        on_best(accelerator.unwrap_model(trainer.student), trainer.best)
+                if trainer.step % LOG_EVERY == 0 or trainer.step == config.steps or result.val_miou is not None:
+                    trainer.check()
+                    result = result.read()
+                on_step(result)
+                number = asks(asked[0] if asked else 0)
+                if number or trainer.step % config.checkpoint_every == 0 or trainer.step == config.steps:
+                    trainer.save(folder)
+                if number and trainer.step < config.steps:
+                    accelerator.wait_for_everyone()
+                    raise StoppedError(trainer.step, number)
+    except NonFiniteLossError as error:
+        ids = [samples[place.row]["image_id"] for place in order.places(error.step)]
+        raise InputError(
+            f"{error}, on {', '.join(ids)}; look at these images, or try a lower train.learning_rate (now "
+            f"{config.learning_rate}), a longer train.ramp_steps or train.mixed_precision=no"
+        ) from error
     student: PreTrainedModel = accelerator.unwrap_model(trainer.student)
     return student.cpu().eval()  # type: ignore[no-any-return, no-untyped-call]
 
 
 def _validate(trainer: Trainer, validate: Callable[[PreTrainedModel], float]) -> float | None:
     """The score on the main process, None on the others, which wait."""
+    trainer.check()
     score = None
     if trainer.accelerator.is_main_process:
         trainer.student.eval()
@@ -149,12 +162,18 @@ def _validate(trainer: Trainer, validate: Callable[[PreTrainedModel], float]) ->
     return score
 
 
-def _asked_of_anyone(accelerator: Accelerator, asked: list[int]) -> int:
-    """The signal that any process has been sent, 0 for none: all have to stop after the same step."""
-    number = asked[0] if asked else 0
+def _asking(accelerator: Accelerator) -> Callable[[int], int]:
+    """A function that says which signal any process has been sent, 0 for none: all have to stop after the same step."""
     if accelerator.num_processes == 1:
-        return number
-    return int(accelerator.gather(torch.tensor([number], device=accelerator.device)).max())
+        return lambda number: number
+    group = torch.distributed.new_group(backend="gloo")  # between CPUs: GPUs would be waited for
+
+    def asked_of_anyone(number: int) -> int:
+        highest = torch.tensor(number)
+        torch.distributed.all_reduce(highest, torch.distributed.ReduceOp.MAX, group)
+        return int(highest)
+
+    return asked_of_anyone
 
 
 @contextlib.contextmanager

@@ -1,28 +1,35 @@
 """One training step: warm-up on plain cross-entropy, then CARB; and checkpoints that a cut run goes on from.
 
+A step hands its work to the device and waits for nothing. Its numbers stay there until somebody reads them, and whether
+its loss was finite is asked one step later.
+
 Shapes: B batch, C classes, H W pixels.
 """
 
 import contextlib
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from labelgen.layout import differences
 from labelgen.samples import InputError
-from segtrain.carb import RegionBalancer, RegionLosses, region_losses, warmup_loss
-from segtrain.data import TrainBatch, Views
+from segtrain.batch import TrainBatch
+from segtrain.carb import ClassBalancer, ClassLosses, RegionBalancer, RegionLosses, Regions, find_regions, warmup_loss
+from segtrain.data import Views
 from segtrain.schedule import poly_learning_rate
 
 CHECKPOINTS = "checkpoint-*.pt"
+LOG_EVERY = 10  # steps whose results are read, which waits for the device
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +41,17 @@ class TrainConfig:
     views: Views = "local"
     local_loss: Literal["slice", "crop"] = "slice"  # on the crop's logits in the view's box (CARB), or the view alone
     carb: bool = True  # False: plain cross-entropy to the end
-    fixed_weight: float | None = None  # a constant instead of the adaptive weight w (CARB, Fig. 6b)
-    queue: int = 5  # steps that the adaptive weight looks back
+    # weight w of the inconsistent region: adaptive (CARB); fixed (CARB, Fig. 6b); class-wise: one of each class's own;
+    # gated: that until the student has learned the class, then CARB's (see ClassBalancer)
+    balance: Literal["adaptive", "fixed", "class-wise", "gated"] = "adaptive"
+    fixed_weight: float | None = None  # of balance=fixed
+    gate: tuple[float, float] = (
+        0.3,
+        0.6,
+    )  # of balance=gated: consistent shares where a class begins and ends to switch
+    weight_floor: float = 0.0  # no weight falls below this
+    teacher: float = 0.0  # momentum of a mean teacher that predicts S in the student's place; 0 = the student itself
+    queue: int = 5  # steps that the weights look back
     coefficient: float = 1.0  # the adaptive weight is multiplied by this
     region_mean: Literal["region", "all"] = "region"  # losses are means over their own region (CARB), or all pixels
     filter_labels: bool = True  # False: classes that the image does not show may be pseudo-labels, too
@@ -50,7 +66,8 @@ class TrainConfig:
     poly_power: float = 0.9
     ramp_steps: int = 0  # linear ramp of the learning rate
     loss_stride: int = 1  # the loss looks at every n-th pixel
-    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    mixed_precision: Literal["auto", "no", "bf16", "fp16"] = "auto"  # auto: bf16 on GPUs that have it
+    compile: bool = False  # torch.compile the student: minutes at the start
     checkpoint_every: int = 500
     keep: int = 2  # checkpoints
     validate_every: int = 0  # steps between scores on the val split, which keep the best student; 0 = never
@@ -64,6 +81,15 @@ class TrainConfig:
             raise InputError("train.views = truth has no noise to balance: set train.carb=false")
         if self.optimizer not in ("sgd", "adamw"):
             raise InputError(f"train.optimizer must be sgd or adamw, got {self.optimizer!r}")
+        if self.balance not in ("adaptive", "fixed", "class-wise", "gated"):
+            raise InputError(f"train.balance must be adaptive, fixed, class-wise or gated, got {self.balance!r}")
+        if (self.balance == "fixed") != (self.fixed_weight is not None):
+            raise InputError("train.balance=fixed and train.fixed_weight=W belong together; the paper's best is 0.1")
+        if not 0 <= self.gate[0] < self.gate[1] <= 1:
+            raise InputError(f"train.gate must be two rising shares in [0, 1], got {self.gate}")
+        for name in ("weight_floor", "teacher"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(f"train.{name} must be in [0, 1), got {getattr(self, name)}")
         for name in ("steps", "batch", "accumulate", "queue", "loss_stride", "checkpoint_every", "keep"):
             if getattr(self, name) < 1:
                 raise InputError(f"train.{name} must be at least 1, got {getattr(self, name)}")
@@ -80,18 +106,48 @@ class TrainConfig:
             )
 
 
+class NonFiniteLossError(InputError):
+    """The loss of a step was NaN or infinite."""
+
+    def __init__(self, loss: float, step: int) -> None:
+        super().__init__(f"the loss is {loss} at step {step}")
+        self.step = step
+
+
 @dataclass(frozen=True)
 class StepResult:
-    """What one step reports; areas and losses are of the global view, and None during the warm-up."""
+    """What one step reports; areas and losses are of the global view, and None during the warm-up.
+
+    Tensors are scalars on the device: who looks at one waits for the step.
+    """
 
     step: int
-    loss: float
+    loss: float | Tensor
     learning_rate: float
-    weight: float | None = None
-    consistent_loss: float | None = None
-    inconsistent_loss: float | None = None
-    agreed: float | None = None
+    weight: float | Tensor | None = None
+    class_weights: tuple[float, ...] | Tensor | None = None  # of the pseudo-label classes, where each has its own
+    consistent_loss: float | Tensor | None = None
+    inconsistent_loss: float | Tensor | None = None
+    agreed: float | Tensor | None = None
     val_miou: float | None = None
+
+    def read(self) -> "StepResult":
+        """The same with numbers, fetched in one go."""
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        if not tensors:
+            return self
+        values = iter(torch.cat([tensor.flatten() for tensor in tensors.values()]).tolist())
+        numbers: dict[str, Any] = {name: tuple(itertools.islice(values, t.numel())) for name, t in tensors.items()}
+        return replace(self, **{name: some if tensors[name].ndim else some[0] for name, some in numbers.items()})
+
+
+class StepLoss(NamedTuple):
+    """The loss of a step; in the CARB stage also the global view's regions, w, and the weights of single classes."""
+
+    loss: Tensor
+    regions: RegionLosses | None = None
+    weight: Tensor | None = None
+    class_weights_C: Tensor | None = None
 
 
 class Trainer:
@@ -107,6 +163,13 @@ class Trainer:
         self.config, self.accelerator = config, accelerator
         self.made_with = made_with or {}  # all that a resumed run must have in common with this one
         self.balancer = RegionBalancer(config.queue, config.coefficient)
+        self.class_balancer: ClassBalancer | None = None
+        if config.balance in ("class-wise", "gated"):
+            self.class_balancer = ClassBalancer(config.queue, config.gate if config.balance == "gated" else None)
+        self.teacher: AveragedModel | None = None
+        if config.teacher:
+            average = get_ema_multi_avg_fn(config.teacher)  # type: ignore[no-untyped-call]
+            self.teacher = AveragedModel(student, accelerator.device, multi_avg_fn=average, use_buffers=True).eval()
         self.step = 0
         self.best = -math.inf  # score on the val split
         self.memory_format = memory_format(student, accelerator.device)
@@ -115,9 +178,11 @@ class Trainer:
             student = nn.SyncBatchNorm.convert_sync_batchnorm(student)  # type: ignore[no-untyped-call]
         parameters = [p for p in student.parameters() if p.requires_grad]
         self.student, self.optimizer = accelerator.prepare(student, make_optimizer(config, parameters))
+        self._forward = torch.compile(self.student) if config.compile else self.student
+        self._unchecked: _Loss | None = None
 
     def train_step(self, batch: TrainBatch) -> StepResult:
-        """One update of the student. Raises InputError, before the update, for a loss that is not finite."""
+        """One update of the student. Raises NonFiniteLossError for the step before: neither was an update."""
         # Dropout, should the student have any, is replayed by a resumed run.
         set_seed(self.config.seed + 1_000_003 * self.step + 7919 * self.accelerator.process_index)
         learning_rate = poly_learning_rate(
@@ -131,38 +196,45 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.optimizer.zero_grad(set_to_none=True)
-        results = []
+        losses = []
         parts = batch.split(self.config.accumulate)
         for place, part in enumerate(parts):
             # Gradients travel between processes with the last part only.
             waits = contextlib.nullcontext() if place == len(parts) - 1 else self.accelerator.no_sync(self.student)
-            with waits:
-                loss, regions, weight = self.loss(part)
-                if not torch.isfinite(loss):
-                    raise InputError(f"the loss is {loss.item()} at step {self.step}")
-                self.accelerator.backward(loss / len(parts))
-            results.append(self._result(loss, learning_rate, regions, weight))
+            with waits, _tf32(self.accelerator.device):
+                last = self.loss(part)
+                self.accelerator.backward(last.loss / len(parts))
+            losses.append(last.loss.detach())
+        loss = self._over_processes(torch.stack(losses).mean())
+        # What gradient scalers tell fused optimizers: they leave the weights and their own state as they are.
+        self.optimizer.optimizer.found_inf = (~loss.isfinite()).float()
         self.optimizer.step()
+        self.check()  # the step before: by now its loss is known, and the device is busy with this one
+        self._unchecked = _Loss(loss, self.step)
         self.step += 1
-        return replace(results[-1], step=self.step, loss=sum(result.loss for result in results) / len(results))
-
-    def _result(
-        self, loss: Tensor, learning_rate: float, regions: RegionLosses | None, weight: float | None
-    ) -> StepResult:
-        if regions is None:
-            return StepResult(self.step, loss.item(), learning_rate)
-        return StepResult(
-            self.step,
-            loss.item(),
-            learning_rate,
-            weight,
-            regions.consistent.item(),
-            regions.inconsistent.item(),
-            regions.consistent_area.item(),
+        if self.teacher is not None:
+            self.teacher.update_parameters(self.accelerator.unwrap_model(self.student))
+        result = StepResult(self.step, loss, learning_rate)
+        if last.regions is None:
+            return result
+        c, i, area, _ = last.regions
+        return replace(
+            result,
+            weight=last.weight,
+            class_weights=last.class_weights_C,
+            consistent_loss=c,
+            inconsistent_loss=i,
+            agreed=area,
         )
 
-    def loss(self, batch: TrainBatch) -> tuple[Tensor, RegionLosses | None, float | None]:
-        """The loss of this step, and in the CARB stage the global view's regions and the weight w."""
+    def check(self) -> None:
+        """Raise NonFiniteLossError if the last loss was not finite."""
+        last, self._unchecked = self._unchecked, None
+        if last is not None and not math.isfinite(value := last.read()):
+            raise NonFiniteLossError(value, last.step)
+
+    def loss(self, batch: TrainBatch) -> "StepLoss":
+        """The loss of this step."""
         logits_BCHW = self._logits(batch.image_B3HW, batch.global_pseudo_BHW)
         local_BCHW = logits_BCHW
         use_local = self.config.views in ("local", "dual")
@@ -173,29 +245,52 @@ class Trainer:
             loss = warmup_loss(logits_BCHW, batch.global_pseudo_BHW)
             if use_local:
                 loss = loss + warmup_loss(local_BCHW, batch.local_pseudo_BHW)
-            return loss, None, None
+            return StepLoss(loss)
         over_all = self.config.region_mean == "all"
-        g = region_losses(logits_BCHW, batch.global_pseudo_BHW, batch.is_present_BC, over_all=over_all)
+        judge_BCHW = self._judged(batch)
+        g = find_regions(logits_BCHW, batch.global_pseudo_BHW, batch.is_present_BC, judge_BCHW=judge_BCHW)
+        means = g.means(over_all=over_all)
         # measured on the global view, used for both (CARB, "Adaptive Region Balancing")
-        w = self.balancer.update(self._over_processes(g))
-        if self.config.fixed_weight is not None:
-            w = self.config.fixed_weight
-        loss = g.consistent + w * g.inconsistent
+        weight, class_weights_C = self._weights(g, means, logits_BCHW.shape[1])
+        applied = weight if class_weights_C is None else class_weights_C
+        loss = g.loss(applied, over_all=over_all)
         if use_local:
-            l = region_losses(local_BCHW, batch.local_pseudo_BHW, batch.is_present_BC, over_all=over_all)  # noqa: E741
-            loss = loss + l.consistent + w * l.inconsistent
-        return loss, g, w
+            judge_BCHW = judge_BCHW if batch.local_image_B3HW is None else None
+            l = find_regions(local_BCHW, batch.local_pseudo_BHW, batch.is_present_BC, judge_BCHW=judge_BCHW)  # noqa: E741
+            loss = loss + l.loss(applied, over_all=over_all)
+        return StepLoss(loss, RegionLosses(*(value.detach() for value in means)), weight, class_weights_C)
+
+    def _weights(self, regions: Regions, means: RegionLosses, classes: int) -> tuple[Tensor, Tensor | None]:
+        """The weight w of the inconsistent region, and those of its classes where each has its own."""
+        w = self.balancer.update(RegionLosses(*self._over_processes(torch.stack(means).detach())))
+        if self.config.fixed_weight is not None:
+            w = torch.full_like(w, self.config.fixed_weight)
+        w = w.clamp(min=self.config.weight_floor)
+        if self.class_balancer is None:
+            return w, None
+        sums_4C = torch.stack(regions.by_class(classes))
+        weights_C = self.class_balancer.update(ClassLosses(*self._over_processes(sums_4C)), w)
+        return w, weights_C.clamp(min=self.config.weight_floor)
+
+    def _judged(self, batch: TrainBatch) -> Tensor | None:
+        """The mean teacher's logits, if there is one."""
+        if self.teacher is None:
+            return None
+        with torch.no_grad():
+            logits_BChw = self.teacher(batch.image_B3HW.contiguous(memory_format=self.memory_format)).logits
+            return F.interpolate(logits_BChw.float(), size=batch.global_pseudo_BHW.shape[-2:], mode="bilinear")
 
     def _logits(self, image_B3HW: Tensor, pseudo_BHW: Tensor) -> Tensor:
         """The student's logits at the size of the pseudo-labels."""
-        logits_BChw = self.student(image_B3HW.contiguous(memory_format=self.memory_format)).logits
+        logits_BChw = self._forward(image_B3HW.contiguous(memory_format=self.memory_format)).logits
         return F.interpolate(logits_BChw.float(), size=pseudo_BHW.shape[-2:], mode="bilinear")
 
     def save(self, folder: Path) -> None:
-        """Write the checkpoint whole or not at all, and remove old ones.
+        """Write the checkpoint whole or not at all, and remove old ones. Raises NonFiniteLossError as `check` does.
 
         The learning rate, the order of images and all randomness follow from the seed and the step.
         """
+        self.check()
         if not self.accelerator.is_main_process:
             return
         state = {
@@ -203,6 +298,8 @@ class Trainer:
             "student": self.accelerator.unwrap_model(self.student).state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "balancer": self.balancer.state_dict(),
+            "class_balancer": None if self.class_balancer is None else self.class_balancer.state_dict(),
+            "teacher": None if self.teacher is None else self.teacher.state_dict(),
             "best": self.best,
             "scaler": None if self.accelerator.scaler is None else self.accelerator.scaler.state_dict(),
             "made_with": self.made_with,
@@ -227,16 +324,49 @@ class Trainer:
         self.accelerator.unwrap_model(self.student).load_state_dict(state["student"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.balancer.load_state_dict(state["balancer"])
+        if self.class_balancer is not None:
+            self.class_balancer.load_state_dict(state["class_balancer"])
+        if self.teacher is not None:
+            self.teacher.load_state_dict(state["teacher"])
         if self.accelerator.scaler is not None and state["scaler"] is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.step, self.best = state["step"], state["best"]
 
-    def _over_processes(self, losses: RegionLosses) -> RegionLosses:
-        """The mean over all processes, so that the queues are the same on each."""
+    def _over_processes(self, values: Tensor) -> Tensor:
+        """The mean over all processes: the queues are the same on each, and so is what they think of a loss."""
         if self.accelerator.num_processes == 1:
-            return losses
-        mean = self.accelerator.reduce(torch.stack([x.detach() for x in losses]), reduction="mean")
-        return RegionLosses(*mean)
+            return values
+        return self.accelerator.reduce(values, reduction="mean")  # type: ignore[no-any-return]
+
+
+class _Loss:
+    """The loss of a step on its way to the CPU."""
+
+    def __init__(self, loss: Tensor, step: int) -> None:
+        self.step, self.event = step, None
+        self.value = loss.to("cpu", non_blocking=loss.is_cuda)
+        if loss.is_cuda:
+            self.event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self.event.record()
+
+    def read(self) -> float:
+        if self.event is not None:
+            self.event.synchronize()
+        return self.value.item()
+
+
+@contextlib.contextmanager
+def _tf32(device: torch.device) -> Iterator[None]:
+    """The student's matrix products in TF32, as cuDNN's convolutions are anyway; what warps logits stays exact."""
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 @contextlib.contextmanager
@@ -267,10 +397,14 @@ def memory_format(model: nn.Module, device: torch.device) -> torch.memory_format
 
 
 def make_optimizer(config: TrainConfig, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    """SGD with momentum 0.9 (the paper) or AdamW (small students from scratch)."""
+    """SGD with momentum 0.9 (the paper) or AdamW (small students from scratch).
+
+    Fused: one kernel, which can leave out an update without anybody waiting to decide it.
+    """
+    rate, decay = config.learning_rate, config.weight_decay
     if config.optimizer == "sgd":
-        return torch.optim.SGD(parameters, config.learning_rate, momentum=0.9, weight_decay=config.weight_decay)
-    return torch.optim.AdamW(parameters, config.learning_rate, weight_decay=config.weight_decay)
+        return torch.optim.SGD(parameters, rate, momentum=0.9, weight_decay=decay, fused=True)
+    return torch.optim.AdamW(parameters, rate, weight_decay=decay, fused=True)
 
 
 def last_checkpoint(folder: str | Path) -> Path | None:

@@ -23,7 +23,19 @@ ORDER = {
         *("overlay", "plots", "report"),
     ],
     "segtrain": [
-        *("carb", "augment", "data", "online", "backbones", "model", "schedule", "trainer", "train", "predict"),
+        *(
+            "carb",
+            "augment",
+            "data",
+            "batch",
+            "online",
+            "backbones",
+            "model",
+            "schedule",
+            "trainer",
+            "train",
+            "predict",
+        ),
         *("relabel", "export"),
     ],
     "pipeline": [

@@ -74,7 +74,10 @@ def train_student(run: Run, config: "TrainConfig") -> Path:
         def on_step(result: "StepResult") -> None:
             bar.update()
             if log is not None and (result.step % 10 == 0 or result.step == config.steps or result.val_miou):
-                log.write(asdict(result))
+                values = asdict(result)
+                if result.class_weights is not None:
+                    values["class_weights"] = dict(zip(run.spec.classes.names, result.class_weights, strict=True))
+                log.write(values)
                 shown = {"loss": result.loss, "w": result.weight, "agreed": result.agreed}
                 texts = {name: f"{value:.3f}" for name, value in shown.items() if value is not None}
                 if rate := bar.format_dict["rate"]:

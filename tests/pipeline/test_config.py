@@ -61,6 +61,14 @@ def test_resolved_settings_build_the_same_configuration() -> None:
         ("train.steps", "--set takes NAME=VALUE"),
         ("train.steps=500", r"CARB would never set in: train.warmup_steps \(1300\) must be below train.steps \(500\)"),
         ("train.steps=0", "train.steps must be at least 1, got 0"),
+        ("train.balance=gate", "train.balance must be one of adaptive, fixed, class-wise, gated, got 'gate'"),
+        (
+            "train.balance=fixed",
+            "train.balance=fixed and train.fixed_weight=W belong together; the paper's best is 0.1",
+        ),
+        ("train.fixed_weight=0.1", "train.balance=fixed and train.fixed_weight=W belong together"),
+        ("train.gate=[0.6, 0.3]", r"train.gate must be two rising shares in \[0, 1\], got \(0.6, 0.3\)"),
+        ("train.teacher=1", r"train.teacher must be in \[0, 1\), got 1.0"),
         ("tags.source=clip", "tags.source must be one of data, auto, got 'clip'"),
         ("tags.min_area=1", r"tags.min_area must be in \[0, 1\), got 1.0"),
         ("tags.file=labels.txt", "tags.file must be a .csv or .json file, got 'labels.txt'"),
@@ -73,7 +81,7 @@ def test_bad_settings_name_the_setting(setting: str, message: str) -> None:
 
 
 def test_none_and_words_need_no_quotes() -> None:
-    assert load_config("toy", None, ["train.fixed_weight=0.1"]).train.fixed_weight == 0.1
+    assert load_config("toy", None, ["train.balance=fixed", "train.fixed_weight=0.1"]).train.fixed_weight == 0.1
     assert load_config("toy", None, ["train.fixed_weight=none"]).train.fixed_weight is None
     assert load_config("toy", None, ["labels.variant=sclip"]).labels.variant == "sclip"
 

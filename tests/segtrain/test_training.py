@@ -1,6 +1,8 @@
 """The order of samples, the training loop, resuming."""
 
-from dataclasses import replace
+import threading
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +19,13 @@ from labelgen.store import PseudoLabelStore
 from labelgen.views import ViewConfig
 from pipeline.datasets import DATASETS
 from segtrain.augment import AugmentConfig
-from segtrain.data import Order, Place, PseudoLabelledImages, TrainBatch, Views, batches, collate, each
+from segtrain.batch import TrainBatch, augment
+from segtrain.data import Order, Place, PseudoLabelledImages, RawBatch, Views, _shuffled, batches, collate, each
 from segtrain.model import StudentConfig, build_student
 from segtrain.online import OnlineLabels
 from segtrain.schedule import poly_learning_rate
 from segtrain.train import train
-from segtrain.trainer import StepResult, TrainConfig, Trainer, memory_format, saved_step
-from tests.conftest import carbseg
+from segtrain.trainer import LOG_EVERY, StepResult, TrainConfig, Trainer, memory_format, saved_step
 
 AUGMENT = AugmentConfig(crop_height=64, crop_width=96, scales=(0.5, 1.0))
 STUDENT = StudentConfig(width=4, aspp_channels=8)
@@ -44,20 +46,12 @@ def student(config: StudentConfig = STUDENT) -> PreTrainedModel:
     return build_student(config, CLASSES, torch.randn(11, 8))
 
 
-@pytest.fixture(scope="module")
-def store_path(clip_folder: Path, toy_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("run")
-    carbseg("labels", "--dataset", "toy", "--data-root", toy_root, "--clip", clip_folder, "--out", out)
-    return out / "labels" / "train.zarr"
-
-
-@pytest.fixture(scope="module")
-def samples(toy_root: Path) -> list[Sample]:
-    return DATASETS["toy"].list_samples(toy_root, "train")
-
-
 def images(samples: list[Sample], store_path: Path, *, views: Views = "local", **others: Any) -> PseudoLabelledImages:
     return PseudoLabelledImages(samples, store_path, AUGMENT, seed=0, views=views, loss_stride=2, **others)
+
+
+def loaded(data: PseudoLabelledImages, places: Sequence[Place]) -> TrainBatch:
+    return augment(collate([data[place] for place in places]), torch.device("cpu"))
 
 
 def test_order_shows_every_image_once_an_epoch_and_shuffles_anew() -> None:
@@ -68,12 +62,43 @@ def test_order_shows_every_image_once_an_epoch_and_shuffles_anew() -> None:
     assert len({tuple(epoch) for epoch in epochs}) > 1
 
 
+def test_order_is_drawn_once_an_epoch_however_many_images() -> None:
+    order = Order(images=1_000_000, batch=8, seed=3)
+    _shuffled.cache_clear()
+    steps = [order.places(step) for step in (0, 124_999, 60_000, *range(100))]
+    assert _shuffled.cache_info().misses == 1
+    assert steps[0] == steps[3]  # asked again, out of turn
+    order.places(125_000)
+    order.places(124_999)
+    assert _shuffled.cache_info().misses == 2
+
+
+def test_the_next_batch_is_loaded_while_this_one_is_in_use(samples: list[Sample], store_path: Path) -> None:
+    data, order = images(samples, store_path), Order(len(samples), 2, 0)
+    asked: list[Place] = []
+    second = threading.Event()
+
+    class Watched(PseudoLabelledImages):
+        def __getitem__(self, place: Place) -> RawBatch:
+            asked.append(place)
+            if place.step == 1:
+                second.set()
+            return data[place]
+
+    watched = Watched(samples, store_path, AUGMENT, seed=0, views="local")
+    coming = each(batches(watched, order, 0, 8, workers=0, rank=0, ranks=1))
+    next(coming)
+    assert second.wait(30)  # nobody has asked for it
+    coming.close()
+    assert max(place.step for place in asked) <= 2  # nothing more is loaded for who has left
+
+
 def test_two_processes_see_together_what_one_sees(samples: list[Sample], store_path: Path) -> None:
     def run(rank: int, ranks: int, start: int = 0) -> list[torch.Tensor]:
         loader = batches(
             images(samples, store_path), Order(len(samples), 2, 0), start, 3, workers=0, rank=rank, ranks=ranks
         )
-        return [batch.image_B3HW for batch in loader]
+        return [augment(raw, torch.device("cpu")).image_B3HW for raw in loader]
 
     one, first, second = run(0, 1), run(0, 2), run(1, 2)
     for whole, a, b in zip(one, first, second, strict=True):
@@ -84,8 +109,9 @@ def test_two_processes_see_together_what_one_sees(samples: list[Sample], store_p
 def test_worker_processes_load_the_same_samples(samples: list[Sample], store_path: Path) -> None:
     order = Order(len(samples), 2, 0)
     PseudoLabelStore.open(store_path).mask(samples[0]["image_id"])  # the parent has read: a forked worker could hang
-    loaded = [list(batches(images(samples, store_path), order, 0, 2, workers=w, rank=0, ranks=1)) for w in (0, 1)]
-    for here, there in zip(*loaded, strict=True):
+    runs = [list(each(batches(images(samples, store_path), order, 0, 2, workers=w, rank=0, ranks=1))) for w in (0, 1)]
+    for raw_here, raw_there in zip(*runs, strict=True):
+        here, there = (augment(raw, torch.device("cpu")) for raw in (raw_here, raw_there))
         for name, a, b in zip(TrainBatch._fields, here, there, strict=True):
             assert (a is None) == (b is None), name
             assert a is None or torch.equal(a, b), name
@@ -108,16 +134,16 @@ def test_pseudo_labels_hold_only_present_classes_and_the_local_view_only_its_box
 ) -> None:
     data = images(samples, store_path)
     for place in Order(len(samples), 10, 0).places(0):
-        sample = data[place]
-        present = set(np.flatnonzero(sample.is_present_BC)) | {255}
+        sample = loaded(data, [place])
+        present = set(np.flatnonzero(sample.is_present_BC[0])) | {255}
         assert set(sample.global_pseudo_BHW.unique().tolist()) <= present
         assert set(sample.local_pseudo_BHW.unique().tolist()) <= present
-        assert sample.image_B3HW.shape == (3, 64, 96)
-        assert sample.global_pseudo_BHW.shape == (32, 48)
+        assert sample.image_B3HW.shape == (1, 3, 64, 96)
+        assert sample.global_pseudo_BHW.shape == (1, 32, 48)
         visible = sample.local_pseudo_BHW != 255
         assert visible.any()
         assert visible.sum() < visible.numel()
-    base = images(samples, store_path, views="base")[place]
+    base = loaded(images(samples, store_path, views="base"), [place])
     assert (base.local_pseudo_BHW == 255).all()
 
 
@@ -136,7 +162,7 @@ def test_clip_in_the_training_process_says_what_it_said_in_the_cache(
     store = PseudoLabelStore.open(store_path)
     online = OnlineLabels(DenseCLIP.from_pretrained(clip_folder), torch.from_numpy(store.text_vectors))
     data = dual_images(samples, store_path, PLAIN)
-    batch = online.relabel(collate([data[Place(0, slot, slot)] for slot in range(2)]))
+    batch = online.relabel(loaded(data, [Place(0, slot, slot) for slot in range(2)]))
     for pseudo_HW, sample in zip(batch.global_pseudo_BHW, samples, strict=False):
         same = pseudo_HW.numpy() == store.mask(sample["image_id"])
         assert same.mean() > 0.99  # float16 in the store
@@ -148,7 +174,7 @@ def test_dual_views_stay_in_their_box_and_off_the_void(
     online = OnlineLabels(DenseCLIP.from_pretrained(clip_folder), torch.randn(11, 128))
     half = replace(PLAIN, scales=(0.5, 0.5))  # the image fills a quarter of the crop
     data = dual_images(samples, store_path, half)
-    batch = online.relabel(collate([data[Place(3, slot, slot)] for slot in range(2)]))
+    batch = online.relabel(loaded(data, [Place(3, slot, slot) for slot in range(2)]))
     assert batch.local_box_B4 is not None
     for global_HW, local_HW, box in zip(
         batch.global_pseudo_BHW, batch.local_pseudo_BHW, batch.local_box_B4.tolist(), strict=True
@@ -199,15 +225,15 @@ def test_truth_as_upper_bound_is_warped_with_the_image(store_path: Path, toy_roo
         return DATASETS["toy"].read_truth(str(sample["label_path"]))
 
     data = PseudoLabelledImages(with_truth, store_path, PLAIN, seed=0, views="truth", read_truth=read)
-    np.testing.assert_array_equal(data[Place(0, 0, 4)].global_pseudo_BHW, read(with_truth[4]))
+    np.testing.assert_array_equal(loaded(data, [Place(0, 0, 4)]).global_pseudo_BHW[0], read(with_truth[4]))
     turned = replace(PLAIN, flip=1.0)
     data = PseudoLabelledImages(with_truth, store_path, turned, seed=0, views="truth", read_truth=read)
-    np.testing.assert_array_equal(data[Place(0, 0, 4)].global_pseudo_BHW, read(with_truth[4])[:, ::-1])
+    np.testing.assert_array_equal(loaded(data, [Place(0, 0, 4)]).global_pseudo_BHW[0], read(with_truth[4])[:, ::-1])
 
 
 def test_local_views_as_images_of_their_own_leave_the_statistics_alone(samples: list[Sample], store_path: Path) -> None:
     data = images(samples, store_path, local_crops=True)
-    batch = collate([data[Place(0, slot, slot)] for slot in range(2)])
+    batch = loaded(data, [Place(0, slot, slot) for slot in range(2)])
     assert batch.local_image_B3HW is not None
     assert batch.local_image_B3HW.shape[2:] == tuple(2 * side for side in batch.local_pseudo_BHW.shape[1:])
     trainer = Trainer(student(), CONFIG, Accelerator())
@@ -238,10 +264,12 @@ def run(
     return student, results
 
 
+@pytest.mark.parametrize("others", [{}, {"balance": "gated", "teacher": 0.9}], ids=["carb", "gated, mean teacher"])
 def test_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
-    samples: list[Sample], store_path: Path, tmp_path: Path
+    samples: list[Sample], store_path: Path, tmp_path: Path, others: dict[str, Any]
 ) -> None:
-    whole, all_results = run(samples, store_path, tmp_path / "whole")
+    config = replace(CONFIG, **others)
+    whole, all_results = run(samples, store_path, tmp_path / "whole", config)
 
     class Cut(Exception):
         pass
@@ -251,11 +279,11 @@ def test_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
             raise Cut
 
     with pytest.raises(Cut):
-        train(samples, CLASSES, store_path, tmp_path / "cut", CONFIG, AUGMENT, STUDENT, on_step=cut_at_7)
+        train(samples, CLASSES, store_path, tmp_path / "cut", config, AUGMENT, STUDENT, on_step=cut_at_7)
     assert saved_step(tmp_path / "cut") == 6
-    resumed, later_results = run(samples, store_path, tmp_path / "cut")
+    resumed, later_results = run(samples, store_path, tmp_path / "cut", config)
     assert [r.step for r in later_results] == [7, 8]
-    assert later_results == all_results[6:]
+    assert [r.read() for r in later_results] == [r.read() for r in all_results[6:]]
     for (name, a), b in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
 
@@ -273,17 +301,47 @@ def test_base_never_uses_local_labels_and_fixed_weight_stays(
     samples: list[Sample], store_path: Path, tmp_path: Path
 ) -> None:
     trainer = Trainer(student(), replace(CONFIG, views="base", carb=False), Accelerator())
-    batch = collate([images(samples, store_path)[place] for place in Order(10, 2, 0).places(0)])
-    loss, regions, weight = trainer.loss(batch)
-    assert (regions, weight) == (None, None)
+    batch = loaded(images(samples, store_path), Order(10, 2, 0).places(0))
+    loss, *others = trainer.loss(batch)
+    assert others == [None] * 3
     nothing_local = batch._replace(local_pseudo_BHW=torch.full_like(batch.local_pseudo_BHW, 255))
     assert torch.equal(loss, trainer.loss(nothing_local)[0])
-    _, results = run(samples, store_path, tmp_path, replace(CONFIG, fixed_weight=0.25))
-    assert {r.weight for r in results[4:]} == {0.25}
+    _, results = run(samples, store_path, tmp_path, replace(CONFIG, balance="fixed", fixed_weight=0.25))
+    assert [float(r.weight or 0) for r in results[4:]] == [0.25] * 4
+
+
+def test_every_kind_of_weight_trains_and_reports_what_it_used(
+    samples: list[Sample], store_path: Path, tmp_path: Path
+) -> None:
+    for balance, others in (("class-wise", {}), ("gated", {}), ("adaptive", {"teacher": 0.5})):
+        config = replace(CONFIG, balance=balance, weight_floor=0.2, **others)
+        _, results = run(samples, store_path, tmp_path / balance, config)
+        last = results[-1]
+        assert isinstance(last.weight, float)
+        assert last.weight >= 0.2
+        if balance == "adaptive":
+            assert last.class_weights is None
+        else:
+            assert isinstance(last.class_weights, tuple)
+            assert len(last.class_weights) == 11
+            assert all(0.2 <= w <= 1.5 for w in last.class_weights)
+
+
+def test_a_mean_teacher_follows_the_student_slowly(samples: list[Sample], store_path: Path) -> None:
+    batch = loaded(images(samples, store_path), Order(10, 2, 0).places(0))
+    trainer = Trainer(student(), replace(CONFIG, warmup_steps=1, teacher=0.9), Accelerator())
+    assert trainer.teacher is not None
+    for _ in range(3):
+        before = [p.clone() for p in trainer.teacher.parameters()]
+        trainer.train_step(batch)
+        now = zip(before, trainer.teacher.parameters(), trainer.student.parameters(), strict=True)
+        for old, new, newest in now:
+            # the first step copies the student
+            torch.testing.assert_close(new, newest if trainer.step == 1 else 0.9 * old + 0.1 * newest)
 
 
 def test_a_batch_without_any_valid_pixel_trains_on(samples: list[Sample], store_path: Path) -> None:
-    batch = collate([images(samples, store_path)[place] for place in Order(10, 2, 0).places(0)])
+    batch = loaded(images(samples, store_path), Order(10, 2, 0).places(0))
     batch = batch._replace(
         global_pseudo_BHW=torch.full_like(batch.global_pseudo_BHW, 255),
         local_pseudo_BHW=torch.full_like(batch.local_pseudo_BHW, 255),
@@ -298,7 +356,7 @@ def test_a_batch_without_any_valid_pixel_trains_on(samples: list[Sample], store_
 def test_images_of_one_class_and_without_labels_train_on_and_stay_finite(
     samples: list[Sample], store_path: Path
 ) -> None:
-    batch = collate([images(samples, store_path)[place] for place in Order(10, 2, 0).places(0)])
+    batch = loaded(images(samples, store_path), Order(10, 2, 0).places(0))
     one_class, nothing = torch.eye(11)[3].bool(), torch.zeros(11).bool()
     for labels in ([one_class, one_class], [one_class, nothing]):
         is_present_BC = torch.stack(labels)
@@ -308,18 +366,52 @@ def test_images_of_one_class_and_without_labels_train_on_and_stay_finite(
         strange = batch._replace(global_pseudo_BHW=pseudo_BHW, local_pseudo_BHW=local_BHW, is_present_BC=is_present_BC)
         trainer = Trainer(student(), replace(CONFIG, warmup_steps=1), Accelerator())
         results = [trainer.train_step(strange) for _ in range(4)]
-        assert all(np.isfinite(r.loss) for r in results)
+        assert all(np.isfinite(float(r.loss)) for r in results)
         assert results[-1].agreed == 1
         assert all(torch.isfinite(p).all() for p in trainer.student.parameters())
 
 
 def test_a_loss_that_is_not_finite_stops_and_says_what_to_try(samples: list[Sample], store_path: Path) -> None:
-    batch = collate([images(samples, store_path)[place] for place in Order(10, 2, 0).places(0)])
+    batch = loaded(images(samples, store_path), Order(10, 2, 0).places(0))
     trainer = Trainer(student(), CONFIG, Accelerator())
     with torch.no_grad():
         next(iter(trainer.student.parameters())).fill_(float("nan"))
+    trainer.train_step(batch)
     with pytest.raises(InputError, match="the loss is nan at step 0"):
         trainer.train_step(batch)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_loss_that_is_not_finite_reaches_neither_weights_nor_a_checkpoint(
+    optimizer: str, samples: list[Sample], store_path: Path, tmp_path: Path
+) -> None:
+    batch = loaded(images(samples, store_path), Order(10, 2, 0).places(0))
+    broken = batch._replace(image_B3HW=torch.full_like(batch.image_B3HW, torch.inf))
+    trainer = Trainer(student(), replace(CONFIG, optimizer=optimizer), Accelerator())
+    trainer.train_step(batch)
+
+    def state() -> dict[str, torch.Tensor]:
+        moments = trainer.optimizer.state_dict()["state"]
+        tensors = {f"{i}.{name}": value for i, values in moments.items() for name, value in values.items()}
+        return {name: value.clone() for name, value in [*trainer.student.named_parameters(), *tensors.items()]}
+
+    before = state()
+    trainer.train_step(broken)
+    after = state()
+    for name, value in before.items():
+        assert torch.equal(value, after[name]), name
+    with pytest.raises(InputError, match="the loss is nan at step 1"):
+        trainer.save(tmp_path)
+    assert not list(tmp_path.iterdir())
+    trainer.train_step(batch)
+    assert not torch.equal(next(iter(before.values())), next(iter(state().values())))
+
+
+def test_results_are_numbers_where_a_line_is_logged(samples: list[Sample], store_path: Path, tmp_path: Path) -> None:
+    _, results = run(samples, store_path, tmp_path, replace(CONFIG, steps=13))
+    read = [r.step for r in results if isinstance(r.loss, float)]
+    assert read == [LOG_EVERY, 13]
+    assert {type(value) for value in asdict(results[-1]).values()} <= {int, float, type(None)}
 
 
 def test_the_run_says_on_which_images_the_loss_broke(samples: list[Sample], store_path: Path, tmp_path: Path) -> None:
@@ -332,7 +424,7 @@ def test_the_run_says_on_which_images_the_loss_broke(samples: list[Sample], stor
 
 def test_a_batch_in_parts_gives_the_gradient_of_the_whole(samples: list[Sample], store_path: Path) -> None:
     """BatchNorm sees each part alone, so it is frozen here."""
-    batch = collate([images(samples, store_path)[place] for place in Order(10, 2, 0).places(0)])
+    batch = loaded(images(samples, store_path), Order(10, 2, 0).places(0))
     batch = batch._replace(  # equal numbers of valid pixels in both parts
         global_pseudo_BHW=torch.zeros_like(batch.global_pseudo_BHW),
         local_pseudo_BHW=torch.zeros_like(batch.local_pseudo_BHW),
@@ -354,7 +446,7 @@ def test_without_label_filtering_absent_classes_may_win(samples: list[Sample], s
     absent = ~PseudoLabelStore.open(store_path).image_labels
     places = [Place(0, slot, slot) for slot in range(10)]
     free = images(samples, store_path, filter_labels=False)
-    masks = [free[place].global_pseudo_BHW.unique().tolist() for place in places]
+    masks = [loaded(free, [place]).global_pseudo_BHW.unique().tolist() for place in places]
     assert any(absent[row, c] for row, mask in enumerate(masks) for c in mask if c != 255)
     assert free[places[0]].is_present_BC.all()
 
