@@ -21,7 +21,8 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 demo: setup  ## toy scenes from nothing to a table and pictures, on the test split
-	$(CARBSEG) run --dataset toy --out $(or $(OUT),runs/demo) --split test $(ARGS)
+	$(CARBSEG) run --dataset toy --out $(or $(OUT),runs/demo) --split test \
+	    --set train.steps=900 --set train.warmup_steps=450 $(ARGS)
 
 data: setup  ## fetch a data set into data/DATASET, or say where to get it
 	$(CARBSEG) datasets fetch $(DATASET) $(or $(DATA_ROOT),data/$(DATASET)) $(if $(URL),--url $(URL))

@@ -106,6 +106,7 @@ def _on_cpu(s: Situation) -> Tree:
             "batch": 4,
             "steps": steps,
             "warmup_steps": steps // 2,
+            "balance": "gated",
             "queue": min(100, steps // 10),
             "optimizer": "adamw",
             "learning_rate": 0.003,

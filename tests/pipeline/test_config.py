@@ -59,7 +59,7 @@ def test_resolved_settings_build_the_same_configuration() -> None:
         ("augment.scales=[1]", r"augment.scales needs 2 values, got \[1\]"),
         ("labels.views.overlap=1.5", r"views.overlap must be in \[0, 1\), got 1.5"),
         ("train.steps", "--set takes NAME=VALUE"),
-        ("train.steps=500", r"CARB would never set in: train.warmup_steps \(1300\) must be below train.steps \(500\)"),
+        ("train.steps=500", r"CARB would never set in: train.warmup_steps \(1000\) must be below train.steps \(500\)"),
         ("train.steps=0", "train.steps must be at least 1, got 0"),
         ("train.balance=gate", "train.balance must be one of adaptive, fixed, class-wise, gated, got 'gate'"),
         (
