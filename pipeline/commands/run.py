@@ -50,15 +50,18 @@ def run(run: "Run", split: str, students: str) -> None:
 @run_options
 @click.option("--split", help="Split with truth to score on. Default: test, or val where test is not public.")
 @click.option("--seeds", default=3, show_default=True, type=click.IntRange(1), help="How often to train each student.")
-@click.option("--students", help="Which, with commas between. Default: the rows of CARB's Table 1, and truth.")
+@click.option(
+    "--students",
+    help="Which, with commas between. Default: CARB's Table 1, its weight the paper's and gated, and truth.",
+)
 def ablation(run: "Run", split: str | None, seeds: int, students: str | None) -> None:
     """Train every kind of student for several seeds; print mean and spread (CARB, Table 1). Run again to resume."""
     from pipeline.stages.ablation import ablation as compare
     from pipeline.stages.ablation import as_markdown
     from pipeline.stages.run import process_state
-    from pipeline.stages.students import STUDENTS
+    from pipeline.stages.students import TABLE
 
-    names = [name.strip() for name in students.split(",")] if students else list(STUDENTS)
+    names = [name.strip() for name in students.split(",")] if students else list(TABLE)
     split = split or ("test" if "test" in run.spec.splits and "test" not in run.spec.hidden else "val")
     result = compare(run, split, names, seeds)
     if not process_state().is_main_process:

@@ -26,8 +26,8 @@ def ablation(run: Run, split: str, names: Sequence[str], seeds: int) -> dict[str
     rows: dict[str, dict[str, Any]] = {}
     for seed in range(seeds):
         seeded = replace(run, out=run.out / f"seed-{seed}")
-        for config in configs:
-            train_student(seeded, replace(config, seed=seed))
+        for name, config in configs.items():
+            train_student(seeded, replace(config, seed=seed), name)
         for name, scores in evaluate(seeded, split, names).metrics["rows"].items():
             if name.startswith("pseudo-labels") and seed:
                 continue

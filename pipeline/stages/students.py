@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from evaluation.confusion import ConfusionMatrix
 from evaluation.plots import plot_regions
@@ -27,28 +27,42 @@ from pipeline.stages.run import Run
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from segtrain.data import Views
     from segtrain.trainer import StepResult, TrainConfig
 
-# The rows of CARB's Table 1, and the upper bound that trains on pixel labels.
-STUDENTS: "dict[str, tuple[Views, bool]]" = {
-    "base": ("base", False),
-    "base+carb": ("base", True),
-    "local": ("local", False),
-    "local+carb": ("local", True),
-    "dual": ("dual", False),
-    "dual+carb": ("dual", True),
-    "truth": ("truth", False),
+PAPER: "dict[str, Any]" = {"carb": True, "balance": "adaptive", "fixed_weight": None}
+GATED: "dict[str, Any]" = {"carb": True, "balance": "gated", "fixed_weight": None}
+# The rows of CARB's Table 1, its weight w as the configuration has it (+carb), as the paper has it, or gated; and the
+# upper bound that trains on pixel labels.
+STUDENTS: "dict[str, dict[str, Any]]" = {"truth": {"views": "truth", "carb": False}} | {
+    views + suffix: {"views": views} | weights
+    for views in ("base", "local", "dual")
+    for suffix, weights in (("", {"carb": False}), ("+carb", {"carb": True}), ("+paper", PAPER), ("+gated", GATED))
 }
+# What an ablation trains.
+TABLE = (
+    "base",
+    "base+paper",
+    "base+gated",
+    "local",
+    "local+paper",
+    "local+gated",
+    "dual",
+    "dual+paper",
+    "dual+gated",
+    "truth",
+)
 
 
-def student_name(config: "TrainConfig") -> str:
-    """The row of the paper's Table 1 that a configuration is: base, local, dual, each with or without +carb; truth."""
-    return config.views + ("+carb" if config.carb else "")
+def variants(config: "TrainConfig", names: Sequence[str]) -> "dict[str, TrainConfig]":
+    """The configuration as each of the named rows ("base", "local+carb", ...). Raises InputError."""
+    return {name: replace(config, **look_up(STUDENTS, name, "student")) for name in names}
 
 
-def train_student(run: Run, config: "TrainConfig") -> Path:
-    """Train one student on the cached pseudo-labels; returns its folder. A cut run goes on where it was saved."""
+def train_student(run: Run, config: "TrainConfig", name: str = "") -> Path:
+    """Train one student on the cached pseudo-labels; returns its folder. A cut run goes on where it was saved.
+
+    name: its row and folder; by default base, local or dual, each with or without +carb, or truth.
+    """
     samples = run.samples(TRAIN_SPLIT, with_truth=True if config.views == "truth" else None)
     val = run.samples("val", with_truth=True) if config.validate_every else []
     PseudoLabelStore.open(run.store_path(TRAIN_SPLIT)).require_complete()
@@ -56,7 +70,7 @@ def train_student(run: Run, config: "TrainConfig") -> Path:
     from segtrain.train import StoppedError, make_accelerator, train
     from segtrain.trainer import saved_step
 
-    name = student_name(config)
+    name = name or config.views + ("+carb" if config.carb else "")
     folder = run.out / name
     start = saved_step(folder)
     if not start and (folder / "student").is_dir():
@@ -121,9 +135,3 @@ def _miou(spec: DatasetSpec, samples: Sequence[Sample], student: "PreTrainedMode
         truth_HW = read_truth(spec, sample)
         matrix.update(truth_HW, fit(predict(student, read_image(sample["image_path"])), truth_HW.shape, sample))
     return 100 * matrix.scores().miou
-
-
-def variants(config: "TrainConfig", names: Sequence[str]) -> list["TrainConfig"]:
-    """The configuration as each of the named rows ("base", "local+carb", ...). Raises InputError."""
-    known = {name: replace(config, views=views, carb=carb) for name, (views, carb) in STUDENTS.items()}
-    return [look_up(known, name, "student") for name in names]

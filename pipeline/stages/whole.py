@@ -38,9 +38,9 @@ def run_all(run: Run, split: str, names: Sequence[str]) -> tuple[Scored, Path]:
     next_is(f"pseudo-labels of {len(samples)} images; then {len(names)} students, scores and the report")
     make_labels(run, TRAIN_SPLIT, on_images=_first_look(run, samples) if is_main else lambda count: None)
     step_s = seconds_per_step(run)
-    for name, config in zip(names, configs, strict=True):
+    for name, config in configs.items():
         next_is(f"student {name}, {config.steps} steps, about {spell_out(step_s * config.steps)}")
-        train_student(run, config)
+        train_student(run, config, name)
     next_is(f"scores of pseudo-labels and students on {len(scored_on)} images of {split}, and the report")
     scored = evaluate(run, split, names)
     return scored, report(run, scored) if is_main else run.out
