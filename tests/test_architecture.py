@@ -36,7 +36,7 @@ ORDER = {
             "train",
             "predict",
         ),
-        *("relabel", "export"),
+        *("predict", "relabel", "export"),
     ],
     "pipeline": ["names", "progress", "runs", "datasets", "toy", "config", "stages", "commands", "cli", "__main__"],
     "pipeline.datasets": ["classes", "truth", "tags", "tag_noise", "layouts", "hub", "registry", "check", "fetch"],
