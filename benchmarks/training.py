@@ -1,24 +1,29 @@
-"""How long a training step takes and where the time goes, at true size: ResNet-50 student, ViT-B/16, CamVid's crops.
+"""What a training step is made of, and how fast samples come: the toy preset, and a ResNet-50 at CamVid's size.
 
 Weights are random, images and logits made up. Prints Markdown; compare shares between machines, not seconds.
-Run by `make bench`.
+Run by `make bench`; `--device cuda` where there is a GPU.
 """
 
 import argparse
+import contextlib
+import os
 import resource
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
 from accelerate import Accelerator
 from numpy.typing import NDArray
 
-from benchmarks.labels import EMBEDDING, GLOBAL, LOCAL, seconds, vit_b16
+from benchmarks.labels import EMBEDDING, GLOBAL, LOCAL, vit_b16
 from labelgen.images import resize_image, write_png
 from labelgen.layout import StoreLayout
 from labelgen.maskclip import DenseCLIP
@@ -29,32 +34,74 @@ from pipeline.commands.options import quiet_libraries
 from pipeline.datasets.classes import CAMVID_CLASSES
 from pipeline.toy.scenes import driving_scene
 from segtrain.augment import AugmentConfig
-from segtrain.carb import region_losses
-from segtrain.data import Order, Place, PseudoLabelledImages, Views, batches, collate, each
+from segtrain.batch import augment
+from segtrain.data import Order, PseudoLabelledImages, Views, batches, each
 from segtrain.model import StudentConfig, build_student
 from segtrain.online import OnlineLabels
 from segtrain.train import make_accelerator
 from segtrain.trainer import TrainConfig, Trainer
 
 CLASSES = len(CAMVID_CLASSES)
-AUGMENT = AugmentConfig(crop_height=GLOBAL[0], crop_width=GLOBAL[1], scales=(1.0, 2.0))
-VIEWS = ViewConfig(local_height=LOCAL[0], local_width=LOCAL[1], local_zooms=(1.0, 2.0))
+WARM_UP = 2  # steps
+PARTS = ("waiting for data", "augmentation", "CLIP", "forward", "loss", "backward", "optimizer")
 
 
-def make_store(folder: Path, images: int) -> list[Sample]:
-    """Images of 720 x 960 and a store of random logits, shaped as CamVid's."""
+@dataclass(frozen=True)
+class Case:
+    """One size of everything. grid: CLIP's patches of a whole image; largest: of a local view."""
+
+    name: str
+    size: tuple[int, int]
+    grid: tuple[int, int]
+    largest: tuple[int, int]
+    augment: AugmentConfig
+    views: ViewConfig
+    student: StudentConfig
+    train: TrainConfig
+
+
+def cases(batch: int) -> list[Case]:
+    """The toy preset, and a ResNet-50 at CamVid's size."""
+    base = TrainConfig(steps=1000, warmup_steps=0, workers=0)
+    return [
+        Case(
+            "light, 160 x 320",
+            (160, 320),
+            (10, 20),
+            (10, 5),
+            AugmentConfig(crop_height=160, crop_width=320, scales=(1.0, 1.0), photometric=0.2),
+            ViewConfig(local_height=160, local_width=80, local_zooms=(1.0, 1.0), zoom_levels=1),
+            StudentConfig(),
+            replace(base, batch=4, queue=100, optimizer="adamw", learning_rate=0.003, loss_stride=2),
+        ),
+        Case(
+            "ResNet-50, {} x {}".format(*GLOBAL),
+            GLOBAL,
+            (45, 60),
+            (64, 32),
+            AugmentConfig(crop_height=GLOBAL[0], crop_width=GLOBAL[1], scales=(1.0, 2.0)),
+            ViewConfig(local_height=LOCAL[0], local_width=LOCAL[1], local_zooms=(1.0, 2.0)),
+            StudentConfig(backbone="resnet50"),
+            replace(base, batch=batch),
+        ),
+    ]
+
+
+def make_store(folder: Path, case: Case, images: int) -> list[Sample]:
+    """Images, and a store of random logits of their shapes."""
     rng = np.random.default_rng(0)
     samples: list[Sample] = []
+    folder.mkdir()
     for i in range(images):
         path = folder / f"{i}.png"
-        write_png(path, resize_image(driving_scene(i)[0], *GLOBAL))
+        write_png(path, resize_image(driving_scene(i)[0], *case.size))
         present = list(range(CLASSES))
         samples.append({"image_id": str(i), "image_path": str(path), "label_path": None, "image_labels": present})
     ids = [sample["image_id"] for sample in samples]
-    views = {i: local_views(VIEWS, i, *GLOBAL) for i in ids}
-    count, grid = max(map(len, views.values())), (64, 32)
+    views = {i: local_views(case.views, i, *case.size) for i in ids}
+    count = max(map(len, views.values()))
     vectors = np.linalg.qr(rng.standard_normal((EMBEDDING, CLASSES)))[0].T.astype(np.float32)
-    layout = StoreLayout(ids, vectors, [(45, 60)], grid, count, images_per_shard=4)
+    layout = StoreLayout(ids, vectors, [case.grid], case.largest, count, images_per_shard=4)
     classes = {"names": list(CAMVID_CLASSES.names)}
     store = PseudoLabelStore.create(folder / "s.zarr", layout, {"classes": classes, "clip": {"patch_px": 16}})
 
@@ -63,71 +110,142 @@ def make_store(folder: Path, images: int) -> list[Sample]:
 
     def image(image_id: str) -> ImageLogits:
         seen = [LocalView(view.box, view.zoom, logits(*view.grid(16))) for view in views[image_id]]
-        return ImageLogits(image_id, GLOBAL, list(range(CLASSES)), [logits(45, 60)], seen)
+        return ImageLogits(image_id, case.size, list(range(CLASSES)), [logits(*case.grid)], seen)
 
     for rows in store.shards():
         store.write_shard(rows, [image(ids[row]) for row in rows])
     return samples
 
 
-def step_times(
-    accelerator: Accelerator, samples: Sequence[Sample], store: Path, batch: int, repeats: int
-) -> tuple[float, float]:
-    """Seconds of a step with cached labels and with CLIP in the loop; prints where they go."""
-    text_CD = torch.from_numpy(PseudoLabelStore.open(store).text_vectors)
-    config = TrainConfig(steps=1000, warmup_steps=0, batch=batch, workers=0)
-    steps = {}
-    for views in ("local", "dual"):
-        data = dataset(samples, store, views)
-        places = [Place(0, slot, slot % len(samples)) for slot in range(batch)]
-        loading = seconds(lambda d=data, p=places: [d[place] for place in p], repeats)  # type: ignore[misc]
-        tensors = collate([data[place] for place in places]).to(accelerator.device)
-        student = build_student(StudentConfig(backbone="resnet50"), CAMVID_CLASSES, text_CD)
-        trainer = Trainer(student, replace(config, views=views), accelerator)
-        trainer.student.train()
-        clip = 0.0
-        if views == "dual":
-            online = OnlineLabels(DenseCLIP(vit_b16()).to(accelerator.device), text_CD)
-            clip = seconds(lambda o=online, t=tensors: o.relabel(t).global_pseudo_BHW.sum().item(), repeats)  # type: ignore[misc]
-            tensors = online.relabel(tensors)
-        step = seconds(lambda t=trainer, x=tensors: t.train_step(x), repeats)  # type: ignore[misc]
-        carb = seconds(lambda x=tensors: balance(x), repeats)  # type: ignore[misc]
-        total = loading + clip + step
-        steps[views] = total
-        cells = [f"{part / total:.1%}" for part in (loading, clip, step - carb, carb)]
-        print(f"| {views} | {1 / total:.3f} | " + " | ".join(cells) + f" | {peak_gib():.1f} GiB |")
-    return steps["local"], steps["dual"]
-
-
-def balance(batch: object) -> None:
-    """Resizing, both losses and their backward pass on logits as a ResNet student gives them."""
-    from segtrain.data import TrainBatch
-
-    assert isinstance(batch, TrainBatch)
-    h, w = (side // 8 for side in GLOBAL)
-    logits = torch.randn(len(batch.image_B3HW), CLASSES, h, w, device=batch.image_B3HW.device, requires_grad=True)
-    resized = F.interpolate(logits, size=batch.global_pseudo_BHW.shape[-2:], mode="bilinear")
-    g = region_losses(resized, batch.global_pseudo_BHW, batch.is_present_BC)
-    local = region_losses(resized, batch.local_pseudo_BHW, batch.is_present_BC)
-    (g.consistent + g.inconsistent + local.consistent + local.inconsistent).backward()  # type: ignore[no-untyped-call]
-
-
-def dataset(samples: Sequence[Sample], store: Path, views: Views) -> PseudoLabelledImages:
+def dataset(samples: Sequence[Sample], store: Path, case: Case, views: Views) -> PseudoLabelledImages:
     """Training samples as `train` loads them."""
-    return PseudoLabelledImages(samples, store, AUGMENT, seed=0, views=views, dual=VIEWS)
+    stride = case.train.loss_stride
+    return PseudoLabelledImages(samples, store, case.augment, seed=0, views=views, loss_stride=stride, dual=case.views)
 
 
-def loader_rates(samples: Sequence[Sample], store: Path, steps: int) -> None:
-    """Samples per second that loader processes give when nobody holds them up."""
+class Stopwatch:
+    """Seconds by name, spent in functions it was given; what the device does for them included."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.seconds: dict[str, float] = defaultdict(float)
+
+    def __call__(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, timed."""
+
+        def timed(*arguments: Any, **named: Any) -> Any:
+            wait_for(self.device)
+            started = time.perf_counter()
+            result = function(*arguments, **named)
+            wait_for(self.device)
+            self.seconds[name] += time.perf_counter() - started
+            return result
+
+        return timed
+
+
+class Run:
+    """The loop of `segtrain.train`, without its log, checkpoints and signals."""
+
+    def __init__(self, accelerator: Accelerator, samples: Sequence[Sample], store: Path, case: Case, views: Views):
+        self.device, self.case = accelerator.device, case
+        self.data = dataset(samples, store, case, views)
+        text_CD = torch.from_numpy(PseudoLabelStore.open(store).text_vectors)
+        student = build_student(case.student, CAMVID_CLASSES, text_CD)
+        self.trainer = Trainer(student, replace(case.train, views=views), accelerator)
+        self.trainer.student.train()
+        clip = DenseCLIP(vit_b16()).to(self.device) if views == "dual" else None
+        self.relabel = OnlineLabels(clip, text_CD, case.train.loss_stride).relabel if clip else lambda batch: batch
+
+    def steps(self, count: int, workers: int, watch: Stopwatch | None = None) -> float:
+        """Seconds of so many steps, after some more to warm up; the watch is told of its parts."""
+        order = Order(len(self.data.samples), self.case.train.batch, 0)
+        loader = each(batches(self.data, order, 0, count + WARM_UP, workers=workers, rank=0, ranks=1))
+        trainer, following, put, relabel = self.trainer, lambda: next(loader), augment, self.relabel
+        with contextlib.closing(loader), contextlib.ExitStack() as undo:
+            for step in range(count + WARM_UP):
+                if step == WARM_UP:
+                    wait_for(self.device)
+                    if watch is not None:
+                        following, put, relabel = (
+                            watch(name, part) for name, part in zip(PARTS, (following, put, relabel), strict=False)
+                        )
+                        for owner, name, part in (
+                            (trainer.student, "forward", "forward"),
+                            (trainer, "loss", "loss"),
+                            (trainer.accelerator, "backward", "backward"),
+                            (trainer.optimizer, "step", "optimizer"),
+                        ):
+                            whole = getattr(owner, name)
+                            undo.callback(setattr, owner, name, whole)
+                            setattr(owner, name, watch(part, whole))
+                    started = time.perf_counter()
+                trainer.train_step(relabel(put(following(), self.device)))
+            trainer.check()
+            wait_for(self.device)
+            return time.perf_counter() - started
+
+
+def step_row(run: Run, name: str, count: int, workers: int) -> None:
+    """What a step is made of, its rate when nobody measures the parts, and how busy a GPU is."""
+    watch = Stopwatch(run.device)
+    total = free = run.steps(count, workers, watch)
+    busy = waits = "-"
+    if run.device.type == "cuda":
+        free = run.steps(count, workers)
+        busy, waits = f"{gpu_seconds(run, count, workers) / free:.0%}", f"{gpu_waits(run, count, workers):.1f}"
+    watch.seconds["loss"] -= watch.seconds["forward"]
+    shares = [watch.seconds[part] / total for part in PARTS]
+    cells = [f"{count / free:.3g}", f"{count * run.case.train.batch / free:.3g}"]
+    cells += [f"{share:.1%}" for share in [*shares, 1 - sum(shares)]]
+    print(f"| {name} | {' | '.join(cells)} | {peak_gib():.1f} GiB | {busy} | {waits} |", flush=True)
+
+
+def gpu_seconds(run: Run, count: int, workers: int) -> float:
+    """How long the GPU works for so many steps."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CUDA]) as profiled:
+        run.steps(count, workers)
+    total = sum(event.self_device_time_total for event in profiled.key_averages())
+    return total / 1e6 * count / (count + WARM_UP)
+
+
+def gpu_waits(run: Run, count: int, workers: int) -> float:
+    """How often a step makes the CPU wait for the GPU."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        run.steps(count, workers)
+        torch.cuda.set_sync_debug_mode("default")
+    return sum("synchronizing" in str(warning.message) for warning in told) / (count + WARM_UP)
+
+
+def loader_table(samples: Sequence[Sample], store: Path, case: Case, count: int, processes: Sequence[int]) -> None:
+    """Samples per second of one core of loader work, and of loader processes when nobody holds them up."""
+    data, order = dataset(samples, store, case, "local"), Order(len(samples), 4, 0)
+    cv2.setNumThreads(1)
+    [data[place] for place in order.places(0)]
+    started = time.process_time()  # of all threads; zarr has one of its own
+    for step in range(1, count + 1):
+        [data[place] for place in order.places(step)]
+    rate = 4 * count / (time.process_time() - started)
+    print(f"{case.name}: {rate:.1f} samples/s per core of loader work; ", end="")
+    print(f"{100 / rate:.1f} cores feed 100 samples/s, {500 / rate:.1f} feed 500")
     print("\n| loader processes | samples/s |\n|---|---|")
-    for workers in (0, 1, 2):
-        data, order = dataset(samples, store, "local"), Order(len(samples), 4, 0)
-        loader = each(batches(data, order, 0, steps + 1, workers=workers, rank=0, ranks=1))
-        next(loader)  # starting the processes is paid once
+    for workers in processes:
+        loader = each(batches(data, order, 0, count + WARM_UP, workers=workers, rank=0, ranks=1))
+        next(loader), next(loader)  # starting the processes is paid once
         started = time.perf_counter()
         for _ in loader:
             pass
-        print(f"| {workers} | {4 * steps / (time.perf_counter() - started):.1f} |")
+        print(f"| {workers} | {4 * count / (time.perf_counter() - started):.1f} |")
+
+
+def wait_for(device: torch.device) -> None:
+    """Until all that was asked of a device is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def peak_gib() -> float:
@@ -141,19 +259,45 @@ def main() -> None:
     """All of it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one repeat of everything, to see that it runs")
-    parser.add_argument("--batch", type=int, default=1, help="images a step")
+    parser.add_argument("--batch", type=int, help="images a step of the ResNet-50 (default: 1 on a CPU, 8 on a GPU)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--loader-only", action="store_true", help="only how fast samples come")
     options = parser.parse_args()
+    if options.device == "cuda" and not torch.cuda.is_available():
+        parser.error("there is no CUDA GPU here")
     quiet_libraries()
     torch.manual_seed(0)
-    accelerator = make_accelerator(TrainConfig())
-    print(f"# Training, ResNet-50, crops of {GLOBAL[0]} x {GLOBAL[1]}, batch {options.batch}, {accelerator.device}\n")
-    print("| views | steps/s | data | CLIP | student | CARB | peak memory |\n|---|---|---|---|---|---|---|")
-    with tempfile.TemporaryDirectory() as folder:
-        samples = make_store(Path(folder), 8)
-        repeats = 1 if options.quick else 3
-        cached, online = step_times(accelerator, samples, Path(folder) / "s.zarr", options.batch, repeats)
-        print(f"\ncached labels: {online / cached:.2f} times as fast as CLIP in the loop")
-        loader_rates(samples, Path(folder) / "s.zarr", 2 if options.quick else 10)
+    accelerator = Accelerator(cpu=True) if options.device == "cpu" else make_accelerator(TrainConfig())
+    is_gpu, cores = accelerator.device.type == "cuda", len(os.sched_getaffinity(0))
+    print(f"# Training: {accelerator.device}, precision {accelerator.mixed_precision}, {cores} cores\n")
+    light, resnet = cases(options.batch or (8 if is_gpu else 1))
+    rows: list[tuple[Case, Views, int]] = [(light, "local", 20), (resnet, "local", 3), (resnet, "dual", 3)]
+    with tempfile.TemporaryDirectory() as root:
+        folders = {case.name: Path(root) / case.name for case in (light, resnet)}
+        samples = {case.name: make_store(folders[case.name], case, 8) for case in (light, resnet)}
+        processes = sorted({0, 1, 2, *([cores // 2, cores] if is_gpu else [])})
+        store = folders[resnet.name] / "s.zarr"
+        loader_table(samples[resnet.name], store, resnet, 2 if options.quick else 10, processes)
+        if not options.loader_only:
+            titles = (
+                "student",
+                "views",
+                "steps/s",
+                "samples/s",
+                *PARTS,
+                "rest",
+                "peak memory",
+                "GPU busy",
+                "GPU waits",
+            )
+            print(f"| {' | '.join(titles)} |\n{'|---' * len(titles)}|")
+        for case, views, count in [] if options.loader_only else rows:
+            if is_gpu:
+                torch.cuda.reset_peak_memory_stats()
+            run = Run(accelerator, samples[case.name], folders[case.name] / "s.zarr", case, views)
+            steps = 1 if options.quick else 20 if is_gpu else count
+            step_row(run, f"{case.name}, {case.train.batch} a step | {views}", steps, cores - 1 if is_gpu else 0)
+            del run
 
 
 if __name__ == "__main__":

@@ -23,20 +23,8 @@ ORDER = {
         *("overlay", "plots", "report"),
     ],
     "segtrain": [
-        *(
-            "carb",
-            "augment",
-            "data",
-            "batch",
-            "online",
-            "backbones",
-            "model",
-            "schedule",
-            "trainer",
-            "train",
-            "predict",
-        ),
-        *("relabel", "export"),
+        *("carb", "augment", "data", "batch", "online", "backbones", "model", "schedule", "trainer", "train"),
+        *("predict", "relabel", "export"),
     ],
     "pipeline": [
         *("names", "progress", "runs", "datasets", "toy", "config", "suggestion", "stages"),

@@ -24,7 +24,7 @@ from segtrain.data import Order, Place, PseudoLabelledImages, RawBatch, Views, _
 from segtrain.model import StudentConfig, build_student
 from segtrain.online import OnlineLabels
 from segtrain.schedule import poly_learning_rate
-from segtrain.train import train
+from segtrain.train import make_accelerator, train
 from segtrain.trainer import LOG_EVERY, StepResult, TrainConfig, Trainer, memory_format, saved_step
 
 AUGMENT = AugmentConfig(crop_height=64, crop_width=96, scales=(0.5, 1.0))
@@ -485,6 +485,37 @@ def test_checkpoint_of_other_settings_is_refused(samples: list[Sample], store_pa
     (tmp_path / "checkpoint-00000002.pt").write_bytes(b"cut")
     with pytest.raises(InputError, match=r"checkpoint-00000002.pt cannot be read; delete it"):
         run(samples, store_path, tmp_path, short)
+
+
+def test_auto_takes_bf16_only_where_the_gpu_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert make_accelerator(TrainConfig()).mixed_precision == "no"
+    monkeypatch.setattr("segtrain.train.Accelerator", lambda cpu, mixed_precision: mixed_precision)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for has_it, precision in ((True, "bf16"), (False, "no")):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, it=has_it: it)
+        assert make_accelerator(TrainConfig()) == precision
+        assert make_accelerator(TrainConfig(mixed_precision="fp16")) == "fp16"
+
+
+def test_a_compiled_student_learns_the_same_and_goes_by_the_same_names(
+    samples: list[Sample], store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[object] = []
+
+    def traced(model: torch.nn.Module) -> object:  # without the minutes that generating code takes
+        compiled.append(model)
+        return compile_of_torch(model, backend="eager")
+
+    compile_of_torch = torch.compile
+    monkeypatch.setattr(torch, "compile", traced)
+    config = replace(CONFIG, steps=2, warmup_steps=1)
+    plain, _ = run(samples, store_path, tmp_path / "plain", config)
+    assert not compiled
+    fast, _ = run(samples, store_path, tmp_path / "compiled", replace(config, compile=True))
+    assert len(compiled) == 1
+    for (name, a), (other, b) in zip(plain.state_dict().items(), fast.state_dict().items(), strict=True):
+        assert name == other
+        torch.testing.assert_close(a, b)
 
 
 def test_learning_rate_ramps_up_and_ends_at_its_minimum() -> None:
