@@ -1,15 +1,20 @@
-"""Real things for the tests: a tiny CLIP folder with random weights, a few toy scenes on disk, a browser."""
+"""The command in this process and in fresh ones; a tiny CLIP folder with random weights, toy scenes, a browser."""
 
+import contextlib
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
+from unittest.mock import patch
 
 import pytest
 import torch
+from click.testing import CliRunner
+from filelock import FileLock
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -31,44 +36,107 @@ CHROMIUM = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", 
 CHROMIUM += ["--disable-sync", "--no-first-run", "--disable-quic"]
 
 
-@pytest.fixture(scope="session")
-def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from pipeline.toy.pretrain import build_model, build_tokenizer, save_pretrained
-
-    torch.manual_seed(0)
-    tokenizer = build_tokenizer()
-    folder = tmp_path_factory.mktemp("clip")
-    save_pretrained(build_model(len(tokenizer)), tokenizer, folder)
-    return folder
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow tests come first: what is left then is short enough to keep every worker busy to the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
-@pytest.fixture(scope="session")
-def toy_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from pipeline.toy.scenes import write_scenes
-
-    root = tmp_path_factory.mktemp("data") / "toy"
-    write_scenes(root, {"train": 10, "val": 3})
-    return root
+# ---- The command ---------------------------------------------------------------------------------------------------
 
 
 def carbseg(*arguments: object, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run the command as a user would."""
-    command = [sys.executable, "-m", "pipeline", *map(str, arguments)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    """The command in this process: it finds the state of a fresh one, and leaves none behind."""
+    from pipeline.cli import main
+
+    words = list(map(str, arguments))
+    with _fresh_state(), TemporaryDirectory() as folder, contextlib.chdir(folder):
+        with patch.object(sys, "argv", ["carbseg", *words]):
+            done = CliRunner(catch_exceptions=False).invoke(main, words, prog_name="carbseg")
+        assert os.listdir() == []  # defaults such as data/ and runs/ are relative: a test names its own folders
+    if check:
+        assert done.exit_code == 0, done.stderr
+    return subprocess.CompletedProcess(words, done.exit_code, done.stdout, done.stderr)
+
+
+@contextlib.contextmanager
+def _fresh_state() -> Iterator[None]:
+    """What a run changes for its whole process is put back: environment, accelerate's state, quiet libraries."""
+    from accelerate.state import AcceleratorState
+    from transformers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    with patch.dict(os.environ):
+        AcceleratorState._reset_state(reset_partial_state=True)
+        try:
+            yield
+        finally:
+            AcceleratorState._reset_state(reset_partial_state=True)
+            logging.set_verbosity(verbosity)
+            logging.enable_progress_bar()
+
+
+def carbseg_process(
+    *arguments: object, check: bool = True, processes: int = 1, **options: object
+) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own, as a user starts it, or in several; options: for subprocess.run."""
+    done = subprocess.run(command(*arguments, processes=processes), cwd=ROOT, capture_output=True, text=True, **options)
     if check:
         assert done.returncode == 0, done.stderr
     return done
 
 
-def refused(*arguments: object) -> str:
+def command(*arguments: object, processes: int = 1) -> list[str]:
+    """The command line of fresh processes, to be started in ROOT."""
+    return [sys.executable, *(LAUNCH if processes > 1 else []), "-m", "pipeline", *map(str, arguments)]
+
+
+def refused(*arguments: object, run: Callable[..., subprocess.CompletedProcess[str]] = carbseg) -> str:
     """The one line of an error; checks that it is one line, without a traceback, and that the exit code says so."""
-    done = carbseg(*arguments, check=False)
+    done = run(*arguments, check=False)
     assert done.returncode in (1, 2)
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("Error: ")
     return last
+
+
+# ---- What tests share, to be read only -----------------------------------------------------------------------------
+
+
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that all workers share: the first that asks makes it."""
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            making = folder.with_name(name + ".making")
+            shutil.rmtree(making, ignore_errors=True)
+            make(making)
+            making.rename(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from pipeline.toy.pretrain import build_model, build_tokenizer, save_pretrained
+
+    def make(folder: Path) -> None:
+        torch.manual_seed(0)
+        tokenizer = build_tokenizer()
+        save_pretrained(build_model(len(tokenizer)), tokenizer, folder)
+
+    return made_once(tmp_path_factory, "clip", make)
+
+
+@pytest.fixture(scope="session")
+def toy_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from pipeline.toy.scenes import write_scenes
+
+    return made_once(tmp_path_factory, "toy", lambda folder: write_scenes(folder, {"train": 10, "val": 3}))
+
+
+# ---- A browser -----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")  # not session: while it is open, no other test can run an asyncio loop
