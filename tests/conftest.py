@@ -1,11 +1,13 @@
 """The command in this process and in fresh ones; a tiny CLIP folder with random weights, toy scenes, a browser."""
 
 import contextlib
+import multiprocessing
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -30,6 +32,10 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 # On a machine without GPUs accelerate starts one process only, unless it is told otherwise.
 LAUNCH = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
 LAUNCH += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+
+# Only other people's packages: this process has another sys.path.
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["accelerate", "transformers.models.clip.modeling_clip", "zarr"])
 
 # Without what a browser does on its own: no sandbox (tests may run as root), no talk to the network.
 CHROMIUM = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
@@ -75,19 +81,34 @@ def _fresh_state() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def carbseg_process(
-    *arguments: object, check: bool = True, processes: int = 1, **options: object
-) -> subprocess.CompletedProcess[str]:
-    """The command in a process of its own, as a user starts it, or in several; options: for subprocess.run."""
-    done = subprocess.run(command(*arguments, processes=processes), cwd=ROOT, capture_output=True, text=True, **options)
+def carbseg_process(*arguments: object, check: bool = True, processes: int = 1) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own, as a user starts it, or in two. It takes seconds until torch is loaded."""
+    line = command(*arguments, processes=processes)
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
     if check:
         assert done.returncode == 0, done.stderr
     return done
 
 
 def command(*arguments: object, processes: int = 1) -> list[str]:
-    """The command line of fresh processes, to be started in ROOT."""
+    """The command line of a process of its own, or of two, to be started in ROOT."""
     return [sys.executable, *(LAUNCH if processes > 1 else []), "-m", "pipeline", *map(str, arguments)]
+
+
+def forked(*arguments: object) -> BaseProcess:
+    """The command, started in a process of its own that has torch loaded already, to be killed or to run beside others.
+
+    It is forked from a process that has run nothing yet, and ends without the clean-up of an interpreter.
+    """
+    run = FORKS.Process(target=_run_command, args=(list(map(str, arguments)),))
+    run.start()
+    return run
+
+
+def _run_command(words: list[str]) -> None:
+    from pipeline.cli import main
+
+    main(words, prog_name="carbseg")
 
 
 def refused(*arguments: object, run: Callable[..., subprocess.CompletedProcess[str]] = carbseg) -> str:
@@ -109,11 +130,10 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
     base = factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
     with FileLock(f"{folder}.lock"):
-        if not folder.exists():
-            making = folder.with_name(name + ".making")
-            shutil.rmtree(making, ignore_errors=True)
-            make(making)
-            making.rename(folder)
+        if not folder.with_suffix(".made").exists():
+            shutil.rmtree(folder, ignore_errors=True)  # half made by a test that failed
+            make(folder)
+            folder.with_suffix(".made").touch()
     return folder
 
 
@@ -134,6 +154,18 @@ def toy_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from pipeline.toy.scenes import write_scenes
 
     return made_once(tmp_path_factory, "toy", lambda folder: write_scenes(folder, {"train": 10, "val": 3}))
+
+
+@pytest.fixture(scope="session")
+def toy_stores(clip_folder: Path, toy_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pseudo-labels of the toy scenes with the default settings: train.zarr and val.zarr."""
+
+    def make(folder: Path) -> None:
+        for split in ("train", "val"):
+            options = ("--dataset", "toy", "--data-root", toy_root, "--clip", clip_folder, "--split", split)
+            carbseg("labels", *options, "--out", folder, "--stores", folder)
+
+    return made_once(tmp_path_factory, "stores", make)
 
 
 # ---- A browser -----------------------------------------------------------------------------------------------------

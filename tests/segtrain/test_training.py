@@ -23,7 +23,6 @@ from segtrain.online import OnlineLabels
 from segtrain.schedule import poly_learning_rate
 from segtrain.train import train
 from segtrain.trainer import StepResult, TrainConfig, Trainer, memory_format, saved_step
-from tests.conftest import carbseg
 
 AUGMENT = AugmentConfig(crop_height=64, crop_width=96, scales=(0.5, 1.0))
 STUDENT = StudentConfig(width=4, aspp_channels=8)
@@ -45,10 +44,8 @@ def student(config: StudentConfig = STUDENT) -> PreTrainedModel:
 
 
 @pytest.fixture(scope="module")
-def store_path(clip_folder: Path, toy_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("run")
-    carbseg("labels", "--dataset", "toy", "--data-root", toy_root, "--clip", clip_folder, "--out", out)
-    return out / "labels" / "train.zarr"
+def store_path(toy_stores: Path) -> Path:
+    return toy_stores / "train.zarr"
 
 
 @pytest.fixture(scope="module")
