@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from unittest.mock import patch
 
 import pytest
-import torch
 from click.testing import CliRunner
 from filelock import FileLock
 
@@ -23,9 +22,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 
-# Two cores are shared with the processes that tests start.
-torch.set_num_threads(1)
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+# One thread each, here and in the processes that tests start: there are as many workers as cores.
+os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 
@@ -44,7 +42,18 @@ CHROMIUM += ["--disable-sync", "--no-first-run", "--disable-quic"]
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Slow tests come first: what is left then is short enough to keep every worker busy to the end."""
+    for item in items:
+        if "browser" in getattr(item, "fixturenames", ()):
+            item.add_marker("slow")
+            item.add_marker(pytest.mark.xdist_group("browser"))
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    import torch  # not above: the process that only hands out tests to workers would wait for it
+
+    torch.set_num_threads(1)
 
 
 # ---- The command ---------------------------------------------------------------------------------------------------
@@ -139,6 +148,8 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
 
 @pytest.fixture(scope="session")
 def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import torch
+
     from pipeline.toy.pretrain import build_model, build_tokenizer, save_pretrained
 
     def make(folder: Path) -> None:

@@ -27,8 +27,6 @@ GLOBAL, STUDENT = "pseudo-labels global", "student base"
 NO_VALUE = "\N{EN DASH}"
 CELL = 8  # pixels that an entry of the little maps below is wide and high
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser")]
-
 Opener = Callable[..., Page]
 Cells = Sequence[Sequence[int]]
 

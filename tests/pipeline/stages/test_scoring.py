@@ -146,7 +146,6 @@ def test_smaller_predictions_are_resized_to_their_truth(
     assert 90 < scores["pixel_accuracy"] < 100
 
 
-@pytest.mark.slow
 def test_report_of_a_run_shows_its_scores_curves_and_images(
     out: Path, toy_root: Path, clip_folder: Path, browser: Browser
 ) -> None:
