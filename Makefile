@@ -10,8 +10,9 @@ DATASET ?= toy
 SEEDS ?= 3
 OPTIONS = --dataset $(DATASET) $(if $(DATA_ROOT),--data-root $(DATA_ROOT)) $(if $(CLIP),--clip $(CLIP)) $(if $(OUT),--out $(OUT)) $(ARGS)
 PACKAGES := pipeline labelgen segtrain evaluation
+WORKERS := --numprocesses logical --maxprocesses 8 --dist loadgroup
 
-.PHONY: setup demo data pseudolabels train eval report ablation test bench check format clean
+.PHONY: setup demo data pseudolabels train eval report ablation test test-fast bench check format clean
 
 setup: $(STAMP)
 
@@ -43,12 +44,16 @@ ablation: setup  ## the paper's Table 1: every kind of student, SEEDS times
 	$(CARBSEG) ablation $(OPTIONS) --seeds $(SEEDS)
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(WORKERS)
+
+test-fast: setup  ## for the edit loop: without fresh processes and browsers
+	$(BIN)/python -m pytest $(WORKERS) -m "not slow"
 
 bench: setup  ## speed and agreement, as Markdown; about ten minutes on two cores
 	$(BIN)/python -m benchmarks.labels
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.scores
+	$(BIN)/python -m benchmarks.tests $(WORKERS)
 
 check: setup
 	$(BIN)/ruff check .

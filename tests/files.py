@@ -28,3 +28,8 @@ def own_folder(root: Path, *names: str, classes: str = '["sky", "road", "traffic
     for number, name in enumerate(names):
         image(root / "images" / name, grey=number)
     return root
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below the folder."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from labelgen.images import read_image, write_png
-from tests.conftest import ROOT, carbseg, refused
+from tests.conftest import ROOT, carbseg, carbseg_process, refused
 
 QUICK = ("--set", "train.batch=2", "--set", "student.width=4", "--set", "student.aspp_channels=8")
 
@@ -31,10 +31,41 @@ def camvid(tmp_path: Path) -> Path:
 
 
 def test_help_and_typos_answer_without_loading_torch() -> None:
-    code = "import sys; import pipeline.cli; print('torch' in sys.modules, 'transformers' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["False", "False"]
-    assert "labels" in carbseg("--help").stdout
+    code = """if True:
+        import atexit, sys
+        atexit.register(lambda: print('torch' in sys.modules, 'transformers' in sys.modules))
+        from pipeline.cli import main
+        main()
+    """
+    for words in (["--help"], ["labels", "--dataset", "camvd"], ["labels", "--datset", "camvid"]):
+        line = [sys.executable, "-c", code, *words]
+        done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.stdout.splitlines()[-1] == "False False"
+    assert "labels" in carbseg_process("--help").stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("labels", "--dataset", "camvd"), 1, "Error: unknown data set 'camvd'; did you mean 'camvid'?"),
+        (("labels", "info", "no.zarr"), 1, "Error: no.zarr is no pseudo-label store; write one with"),
+        (("labels", "--datset", "toy"), 2, "Error: No such option '--datset'."),
+    ],
+)
+def test_a_process_ends_with_one_line_and_an_exit_code(words: tuple[str, ...], code: int, said: str) -> None:
+    done = carbseg_process(*words, check=False)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert done.stderr.splitlines()[-1].startswith(said)
+    assert len(done.stderr.splitlines()) == 1 or code == 2  # usage errors show the usage, too
+
+
+@pytest.mark.slow
+def test_a_process_keeps_results_and_progress_apart(camvid: Path, clip_folder: Path, tmp_path: Path) -> None:
+    done = carbseg_process(
+        "labels", "--dataset", "camvid", "--data-root", camvid, "--clip", clip_folder, "--out", tmp_path
+    )
+    assert done.stdout == f"PseudoLabelStore({str(tmp_path / 'labels' / 'train.zarr')!r}: 3 of 3 images, 11 classes)\n"
+    assert "pseudo-labels of train: 100%" in done.stderr
 
 
 def test_labels_train_evaluate_predict_from_end_to_end(camvid: Path, clip_folder: Path, tmp_path: Path) -> None:

@@ -6,14 +6,11 @@ import pytest
 
 from labelgen.samples import Sample
 from pipeline.datasets import DATASETS
-from tests.conftest import carbseg
 
 
 @pytest.fixture(scope="session")
-def store_path(clip_folder: Path, toy_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("run")
-    carbseg("labels", "--dataset", "toy", "--data-root", toy_root, "--clip", clip_folder, "--out", out)
-    return out / "labels" / "train.zarr"
+def store_path(toy_stores: Path) -> Path:
+    return toy_stores / "train.zarr"
 
 
 @pytest.fixture(scope="session")

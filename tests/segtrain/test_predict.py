@@ -92,11 +92,9 @@ def test_a_folder_is_predicted_into_indexed_maps(student_folder: Path, toy_root:
 
 
 def test_predictions_become_pseudo_labels_of_another_round(
-    student_folder: Path, toy_root: Path, clip_folder: Path, tmp_path: Path
+    student_folder: Path, toy_root: Path, toy_stores: Path, tmp_path: Path
 ) -> None:
-    first = ("--dataset", "toy", "--data-root", toy_root, "--clip", clip_folder, "--out", tmp_path / "one")
-    carbseg("labels", *first)
-    source, target = (tmp_path / name / "labels" / "train.zarr" for name in ("one", "two"))
+    source, target = toy_stores / "train.zarr", tmp_path / "labels" / "train.zarr"
     again = ("predict", student_folder, toy_root / "train", "--as-pseudo-labels", source, "--out", target)
     assert "10 of 10 images" in carbseg(*again).stdout
     store = PseudoLabelStore.open(target)
@@ -109,7 +107,7 @@ def test_predictions_become_pseudo_labels_of_another_round(
     assert same.mean() > 0.99  # float16
     np.testing.assert_array_equal(store.mask("toy_0003", "local"), store.mask("toy_0003"))
     quick = ("--set", "train.batch=2", "--set", "train.workers=0", "--set", "student.width=4", "--steps", 2)
-    carbseg("train", *first[:4], "--out", tmp_path / "two", *quick)
+    carbseg("train", "--dataset", "toy", "--data-root", toy_root, "--out", tmp_path, *quick)
     assert "is not in the split" in refused(*again[:2], toy_root / "val", *again[3:])
 
 

@@ -33,6 +33,7 @@ def store_of(run: tuple[object, ...]) -> Path:
     return Path(str(run[run.index("--out") + 1])) / "labels" / "val.zarr"
 
 
+@pytest.mark.slow
 def test_the_notebook_runs_from_top_to_bottom(
     run: tuple[object, ...], toy_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

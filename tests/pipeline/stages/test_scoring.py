@@ -1,11 +1,8 @@
-"""carbseg evaluate as a user meets it: rows of all kinds, several processes, comparisons, errors."""
+"""carbseg evaluate as a user meets it: rows of all kinds, comparisons, errors."""
 
 import csv
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +18,21 @@ from evaluation.tally import load_tallies
 from labelgen.images import read_class_map, write_indexed_png, write_png
 from pipeline.datasets import DATASETS
 from segtrain.model import StudentConfig, build_student, save_student
-from tests.conftest import LAUNCH, ROOT, carbseg
+from tests.conftest import ROOT, carbseg
+from tests.conftest import refused as refused_by
 
 SPEC = DATASETS["toy"]
 
 
 @pytest.fixture(scope="module")
-def out(clip_folder: Path, toy_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def out(toy_stores: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder with pseudo-labels of val and two students that have learned nothing."""
     folder = tmp_path_factory.mktemp("runs") / "toy"
     for seed, name in enumerate(("base", "local+carb")):
         torch.manual_seed(seed)
         student = build_student(StudentConfig(width=4, aspp_channels=8), SPEC.classes, torch.randn(11, 8))
         save_student(student, folder / name / "student", {})
-    carbseg("labels", *options(folder, toy_root), "--clip", clip_folder, "--split", "val")
+    shutil.copytree(toy_stores / "val.zarr", folder / "labels" / "val.zarr")
     return folder
 
 
@@ -49,18 +47,7 @@ def evaluated(out: Path, toy_root: Path, clip_folder: Path, *others: object) -> 
 
 
 def refused(*arguments: object) -> str:
-    done = carbseg("evaluate", *arguments, check=False)
-    assert done.returncode in (1, 2)
-    assert "Traceback" not in done.stderr
-    return done.stderr.strip().splitlines()[-1]
-
-
-def in_two_processes(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, *LAUNCH, "-m", "pipeline", *map(str, arguments)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)
-    assert done.returncode == 0, done.stderr
-    return done
+    return refused_by("evaluate", *arguments)
 
 
 def segformer(folder: Path, labels: list[str]) -> Path:
@@ -108,27 +95,6 @@ def test_truth_as_predictions_scores_a_hundred_and_every_file_says_the_same(
     shutil.copytree(out / "maps" / "val" / "student-base", tmp_path / "copy")
     rows = evaluated(out, toy_root, clip_folder, "--predictions", tmp_path / "copy")["rows"]
     assert rows["predictions copy"]["confusion"] == rows["student base"]["confusion"]
-
-
-def test_two_processes_score_what_one_scores(out: Path, toy_root: Path, clip_folder: Path, tmp_path: Path) -> None:
-    alone = evaluated(out, toy_root, clip_folder)
-    (out / "metrics.json").unlink()
-    done = in_two_processes("evaluate", *options(out, toy_root), "--clip", clip_folder)
-    assert done.stdout.count("IoU in percent on 3 images") == 1  # three images for two processes, one table
-    assert json.loads((out / "metrics.json").read_text()) == alone
-
-
-def test_all_stages_in_two_processes_give_one_table_and_one_report(
-    toy_root: Path, clip_folder: Path, tmp_path: Path
-) -> None:
-    small = ("train.steps=4", "train.warmup_steps=2", "train.batch=2", "student.width=4", "student.aspp_channels=8")
-    settings: list[object] = [part for setting in small for part in ("--set", setting)]
-    settings += ["--dataset", "toy", "--data-root", toy_root, "--clip", clip_folder, "--students", "local+carb"]
-    done = in_two_processes("run", *settings, "--out", tmp_path / "out")
-    assert done.stdout.count("| student local+carb   |") == 2  # scores and means, once each
-    assert done.stdout.count("s in all") == 1
-    assert (tmp_path / "out" / "report.html").is_file()
-    assert len((tmp_path / "out" / "local+carb" / "metrics.jsonl").read_text().splitlines()) == 1
 
 
 def test_a_models_classes_are_found_by_name_and_others_count_as_misses(

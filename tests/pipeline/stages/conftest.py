@@ -1,0 +1,40 @@
+"""What tests of several stages share, to be read only: small shards of pseudo-labels, a run in two processes."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import carbseg, carbseg_process, made_once
+
+# Small shards, so that a run can be cut between them.
+SMALL = ("--dataset", "toy", "--set", "labels.images_per_shard=2")
+STEPS = (
+    "train.steps=80 train.warmup_steps=16 train.batch=2 train.checkpoint_every=8 train.validate_every=40 "
+    "student.width=4 student.aspp_channels=8 augment.crop_height=64 augment.crop_width=96"
+)
+# Of a run that is long enough to be cut twice, the first time before CARB sets in.
+TRAINING = tuple(part for setting in STEPS.split() for part in ("--set", setting))
+
+
+@pytest.fixture(scope="session")
+def small_stores(clip_folder: Path, toy_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pseudo-labels of the toy scenes, two images a shard: train.zarr and val.zarr."""
+
+    def make(folder: Path) -> None:
+        for split in ("train", "val"):
+            options = (*SMALL, "--data-root", toy_root, "--clip", clip_folder, "--split", split)
+            carbseg("labels", *options, "--out", folder, "--stores", folder)
+
+    return made_once(tmp_path_factory, "small", make)
+
+
+@pytest.fixture(scope="session")
+def run_in_two(clip_folder: Path, toy_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of all stages in two processes; what it said is in said.txt."""
+    options = (*SMALL, *TRAINING, "--set", "train.workers=0", "--data-root", toy_root, "--clip", clip_folder)
+
+    def make(folder: Path) -> None:
+        done = carbseg_process("run", *options, "--students", "local+carb", "--out", folder, processes=2)
+        (folder / "said.txt").write_text(done.stdout)
+
+    return made_once(tmp_path_factory, "two", make)
