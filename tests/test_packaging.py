@@ -44,6 +44,7 @@ def installed(tmp_path: Path) -> Path:
     return python.parent
 
 
+@pytest.mark.slow
 def test_a_wheel_runs_the_toy_demo_without_the_repository(installed: Path, toy_root: Path, tmp_path: Path) -> None:
     where = quietly(installed / "python", "-c", "import labelgen; print(labelgen.__file__)", cwd=tmp_path)
     assert Path(where.strip()).is_relative_to(installed.parent)

@@ -60,6 +60,8 @@ class Run:
         """
         as_folder = re.sub(r"[^\w.-]+", "-", name)  # of hf:PATH_OR_NAME
         folder = Path(out or f"runs/{as_folder}")
+        if folder.is_file():
+            raise InputError(f"{folder} is a file; choose another OUT (--out), for a folder")
         stores = (stores or str(folder / "labels")).rstrip("/")
         clip = clip or _clip_of(stores) or TINY_CLIP_NAME
         root = Path(data_root or f"data/{as_folder}")

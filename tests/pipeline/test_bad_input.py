@@ -136,7 +136,7 @@ CASES: dict[str, tuple[Arrange, tuple[str, ...], str]] = {
     "part out of range": (nothing, ("--shard", "3/2"), "--shard takes I/N with 1 <= I <= N, such as 2/8, got '3/2'"),
     "no such precision": (nothing, ("--set", "labels.precision=int4"), "must be one of float16, int8, got 'int4'"),
     "crop of no size": (nothing, ("--set", "labels.views.local_width=0"), "must be positive, got 16 x 0"),
-    "output is a file": (lambda r: (r.parent / "out").write_text("mine"), (), "Not a directory"),
+    "output is a file": (lambda r: (r.parent / "out").write_text("mine"), (), "out is a file; choose another OUT"),
     "output is something else": (
         in_the_way,
         (),
