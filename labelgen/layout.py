@@ -88,15 +88,25 @@ def index_ids(image_ids: Sequence[str]) -> NDArray[np.uint64]:
     return np.stack([hashes[order], order.astype(np.uint64)], axis=1)
 
 
-def store_exists(path: str | Path) -> bool:
-    """Whether a Zarr group is there."""
+def open_group(path: str | Path, *, writable: bool = False) -> zarr.Group | None:
+    """The Zarr group in a folder or at an fsspec URL, None if there is none. Raises InputError for an unusable URL."""
     try:
-        zarr.open_group(location(path), mode="r")
+        return zarr.open_group(location(path), mode="r+" if writable else "r", zarr_format=3, use_consolidated=False)
     except FileNotFoundError:
-        return False
+        return None
     except (ValueError, ImportError) as error:
         raise InputError(f"{path} cannot be opened as a pseudo-label store: {error}") from error
-    return True
+
+
+def store_exists(path: str | Path) -> bool:
+    """Whether a Zarr group is there."""
+    return open_group(path) is not None
+
+
+def is_begun(path: str | Path) -> bool:
+    """Whether a store is there, and not just being begun by another process."""
+    group = open_group(path)
+    return group is not None and "schema" in group.attrs
 
 
 def begin(path: str | Path, layout: StoreLayout, provenance: dict[str, Any]) -> None:

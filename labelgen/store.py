@@ -20,6 +20,7 @@ import zarr
 from numpy.typing import NDArray
 from zarr.core.sync import sync
 
+from labelgen.chunks import Chunks
 from labelgen.codec import checksum, decode, encode
 from labelgen.images import resize_logits
 from labelgen.layout import (
@@ -38,8 +39,7 @@ from labelgen.layout import (
     begin,
     differences,
     id_hash,
-    location,
-    store_exists,
+    open_group,
 )
 from labelgen.prompts import Sentence, choose, class_weights
 from labelgen.samples import InputError
@@ -86,6 +86,7 @@ class PseudoLabelStore:
     def __init__(self, group: zarr.Group, path: str) -> None:
         self._group, self.path = group, path
         self._arrays: dict[str, Any] = {}  # opened once: opening costs as much as reading an image's logits
+        self._chunks: dict[str, Chunks] = {}
         self._attributes: dict[str, Any] = dict(group.attrs)
         self._is_old = self._attributes["schema"] != SCHEMA
         self.provenance: dict[str, Any] = self._attributes["provenance"]
@@ -103,9 +104,9 @@ class PseudoLabelStore:
 
         Stores of schema 2 can be read, but not written to.
         """
-        if not store_exists(path):
+        group = open_group(path, writable=writable)
+        if group is None:
             raise InputError(f"{path} is no pseudo-label store; write one with 'carbseg labels' or 'make pseudolabels'")
-        group = zarr.open_group(location(path), mode="r+" if writable else "r")
         schema = group.attrs.get("schema", "none")
         if schema not in READABLE:
             raise InputError(f"{path} is no pseudo-label store of schema {SCHEMA} (but {schema}); delete it")
@@ -150,7 +151,10 @@ class PseudoLabelStore:
         """All N of them, in the order of the arrays' first axis. Read when they are first asked for."""
         if self._is_old:
             return list(self._attributes["image_ids"])
-        return [str(image_id) for image_id in self.read(IDS, slice(len(self))).tolist()]
+        image_ids: list[str] = self.read(IDS, slice(len(self))).tolist()
+        if "" in image_ids:
+            raise InputError(f"{IDS} in {self.path} is gone; delete the store, or get the file back")
+        return image_ids
 
     @property
     def image_labels(self) -> NDArray[np.bool_]:
@@ -216,7 +220,7 @@ class PseudoLabelStore:
         return [int(name) for name in sync(names()) if name.isdecimal()]  # others: half-written, by who was killed
 
     def _is_there(self, shard: int) -> bool:
-        return bool(self.read(MARKER, shard * self.images_per_shard))
+        return bool(self._chunk(MARKER, shard)[0])
 
     def require_complete(self) -> None:
         """Raise InputError unless every image has been written."""
@@ -302,7 +306,7 @@ class PseudoLabelStore:
         wholes = views[: self._global_zooms]
         grids = wholes[:, GRID].astype(int)
         maps = [
-            self._decoded(self.read(f"global_logits_{k}", row)[:, :h, :w], wholes[k, RANGE])
+            self._decoded(self._chunk(f"global_logits_{k}", row)[0, :, :h, :w], wholes[k, RANGE])
             for k, (h, w) in enumerate(grids)
         ]
         if len(maps) == 1:
@@ -316,7 +320,7 @@ class PseudoLabelStore:
         seen = [view for view in views[self._global_zooms :] if view[0] >= 0]
         if not seen:
             raise InputError(f"{VIEWS} in {self.path} is gone; {VERIFY}")
-        stored_VThw = self.read("local_logits", row)
+        stored_VThw = self._chunk("local_logits", row)[0]
         maps = []
         for view, stored_Thw in zip(seen, stored_VThw, strict=False):
             h, w = view[GRID].astype(int)
@@ -377,11 +381,12 @@ class PseudoLabelStore:
 
     def _read_tables(self, shard: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Views (S, K + V, fields) and labels (S, C) of a shard. To be remembered: only what is written is returned."""
-        rows = slice(shard * self.images_per_shard, (shard + 1) * self.images_per_shard)
         if not self._is_there(shard):  # asked first: what has a marker has all the rest
             raise _UnwrittenError
-        views = self._views_of_schema_2(rows) if self._is_old else self.read(VIEWS, rows)
-        return views, np.asarray(self.read(LABELS, rows), bool)
+        rows = slice(shard * self.images_per_shard, (shard + 1) * self.images_per_shard)
+        if self._is_old:
+            return self._views_of_schema_2(rows), self.read(LABELS, rows)
+        return self._chunk(VIEWS, shard), self._chunk(LABELS, shard)
 
     def _views_of_schema_2(self, rows: slice) -> NDArray[np.float32]:
         """What schema 2 kept in an array for each field or two."""
@@ -416,7 +421,10 @@ class PseudoLabelStore:
 
     def _read_index(self, chunk: int) -> NDArray[np.uint64]:
         """(entries, 2) hash and row, sorted by hash."""
-        return self.read(ID_INDEX, slice(chunk * IDS_A_CHUNK, (chunk + 1) * IDS_A_CHUNK))
+        index = self._chunk(ID_INDEX, chunk)[: len(self) - chunk * IDS_A_CHUNK]
+        if not index.any():
+            raise InputError(f"{ID_INDEX} in {self.path} is gone; delete the store, or get the file back")
+        return index
 
     @cached_property
     def _rows_of_schema_2(self) -> dict[str, int]:
@@ -432,7 +440,19 @@ class PseudoLabelStore:
         try:
             return np.asarray(self._array(name)[selection])
         except DAMAGE as error:
-            raise InputError(f"{name} in {self.path} is damaged ({error}); {VERIFY}") from error
+            raise self._damaged(name, error) from error
+
+    def _chunk(self, name: str, number: int) -> NDArray[Any]:
+        """One chunk of an array: an image of the logits, a shard of a table. Raises InputError for damaged bytes."""
+        if name not in self._chunks:
+            self._chunks[name] = Chunks(self._array(name))
+        try:
+            return self._chunks[name].read(number)
+        except DAMAGE as error:
+            raise self._damaged(name, error) from error
+
+    def _damaged(self, name: str, error: Exception) -> InputError:
+        return InputError(f"{name} in {self.path} is damaged ({error}); {VERIFY}")
 
     def __repr__(self) -> str:
         written = int(self.is_written().sum())
