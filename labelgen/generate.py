@@ -125,7 +125,7 @@ def generate(
     text_TD = store.read("sentence_vectors") if store.sentences else store.text_vectors
     written = store.is_written()
     todo = [rows for rows in store.shards()[part::parts] if not written[rows.start]]
-    progress = _Progress(store, on_images)
+    progress = _Progress(store, int(written.sum()), on_images)
     # Reading the next shards and writing the last one overlap with CLIP.
     with ThreadPoolExecutor(config.readers) as readers, ThreadPoolExecutor(1) as writer:
         writing: Future[None] | None = None
@@ -174,20 +174,16 @@ def weights_hash(dense: DenseCLIP) -> str:
 class _Progress:
     """How many images of a whole store are done: our own as they come, those of others looked up now and then."""
 
-    def __init__(self, store: PseudoLabelStore, on_images: Callable[[int], object]) -> None:
+    def __init__(self, store: PseudoLabelStore, done: int, on_images: Callable[[int], object]) -> None:
         self._store, self._on_images = store, on_images
-        self._look()
-
-    def _look(self) -> None:
-        started = time.monotonic()
-        self._known, self._own = int(self._store.is_written().sum()), 0
-        now = time.monotonic()
-        self._next = now + max(LOOK_S, (now - started) / LOOK_SHARE)
+        self._known, self._own, self._look_at = done, 0, time.monotonic() + LOOK_S
 
     def of_shard(self, images: int) -> Callable[[float], object]:
         """For one shard of our own: hears what share of it is done."""
-        if time.monotonic() > self._next:
-            self._look()
+        now = time.monotonic()
+        if now > self._look_at:
+            self._known, self._own = int(self._store.is_written().sum()), 0
+            self._look_at = now + max(LOOK_S, (time.monotonic() - now) / LOOK_SHARE)
         before = self._known + self._own
         self._own += images
         return lambda share: self._on_images(before + int(share * images))

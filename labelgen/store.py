@@ -278,8 +278,12 @@ class PseudoLabelStore:
 
     def arrays(self) -> list[tuple[str, tuple[int, ...], str, tuple[str, ...]]]:
         """(name, shape, dtype, names of the axes) of every array, sorted."""
-        members = ((name, self._array(name)) for name in sorted(self._group.array_keys()))
-        return [(name, array.shape, str(array.dtype), array.metadata.dimension_names) for name, array in members]
+        rows = []
+        for name in sorted(self._group.array_keys()):
+            array = self._array(name)
+            dtype = "string" if array.dtype.kind == "T" else str(array.dtype)
+            rows.append((name, array.shape, dtype, array.metadata.dimension_names))
+        return rows
 
     def _decoded(self, stored_Thw: NDArray[Any], value_range: NDArray[np.float32]) -> NDArray[np.float32]:
         """(C, h, w) float32 logits of the classes. Raises InputError for a map that is gone."""

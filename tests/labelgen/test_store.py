@@ -168,7 +168,10 @@ def test_urls_that_cannot_be_used_are_said() -> None:
 def test_xarray_opens_a_store_with_its_axes_named(tmp_path: Path) -> None:
     _, images = written(tmp_path / "s.zarr")
     opened = xarray.open_zarr(tmp_path / "s.zarr", consolidated=False)
-    assert opened.attrs["image_ids"] == ["a", "b", "c"]
+    assert opened["image_id"].values.tolist() == ["a", "b", "c", ""]  # the last shard is padded
+    whole = opened["views"].isel(image=2, view=0)
+    assert whole.sel(field=["y1", "x1"]).values.tolist() == [24, 16]
+    assert whole.sel(field=["rows", "columns"]).values.tolist() == [3, 2]
     first = opened["global_logits_0"].isel(image=0, text=1)
     assert first.dims == ("row_0", "column_0")
     np.testing.assert_allclose(first[:2, :4], images[0].global_logits[0][1], rtol=1e-3)
@@ -209,7 +212,9 @@ def a_file(store: Path, array: str) -> Path:
     return next(p for p in sorted((store / array / "c").rglob("*")) if p.is_file())
 
 
-@pytest.mark.parametrize("array", ["local_logits", "image_size", "global_logits_0", "checksum", "is_written"])
+@pytest.mark.parametrize(
+    "array", ["local_logits", "views", "image_labels", "global_logits_0", "checksum", "is_written"]
+)
 @pytest.mark.parametrize("harm", ["flip", "cut", "remove"])
 def test_verify_finds_harm_done_to_any_array_and_redo_mends_it(tmp_path: Path, array: str, harm: str) -> None:
     path = tmp_path / "s.zarr"
@@ -237,7 +242,7 @@ def test_verify_finds_harm_done_to_any_array_and_redo_mends_it(tmp_path: Path, a
     assert verify(PseudoLabelStore.open(path)) == []
 
 
-@pytest.mark.parametrize("array", ["local_logits", "image_size", "global_logits_0", "local_box"])
+@pytest.mark.parametrize("array", ["local_logits", "views", "global_logits_0"])
 def test_a_file_that_is_gone_is_noticed_when_it_is_read(tmp_path: Path, array: str) -> None:
     written(tmp_path / "s.zarr")
     a_file(tmp_path / "s.zarr", array).unlink()
