@@ -7,12 +7,12 @@ Rows are of 11 classes, with the logits of toy scenes' size; some shards are wri
 
 import argparse
 import multiprocessing
+import os
 import resource
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -39,7 +39,7 @@ CONFIG = LabelConfig(views=ViewConfig(local_height=160, local_width=80, local_zo
 SHARD = CONFIG.images_per_shard
 REAL = 20  # shards that are written whole
 BATCH = 8
-BY_SHARD = ("views", "image_labels", "checksum", "is_written")
+BY_SHARD = {"views": ".0.0", "image_labels": ".0", "checksum": "", "is_written": ""}  # and how their files' names end
 
 
 def a_split(images: int, path: Path) -> list[Sample]:
@@ -90,15 +90,21 @@ def peak_gib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-@contextmanager
-def only_bookkeeping() -> Iterator[None]:
-    """Labelling where images need no reading, logits no computing, and shards no writing."""
+def overhead_ms(samples: list[Sample], store: Path) -> float:
+    """From shard to shard, where images need no reading, logits no computing, and shards no writing."""
+    begun: list[float] = []
+
+    def label(prepared: list[Prepared], *_: object) -> list[list[object]]:
+        begun.append(time.perf_counter())
+        return [[] for _ in prepared]
+
     with (
         patch.object(labelgen.generate, "prepare", lambda sample, *_: Prepared(sample["image_id"], IMAGE, [], [])),
-        patch.object(labelgen.generate, "label", lambda prepared, *_: [[] for _ in prepared]),
+        patch.object(labelgen.generate, "label", label),
         patch.object(PseudoLabelStore, "write_shard"),
     ):
-        yield
+        labelled(samples, store, parts=max(1, len(samples) // SHARD // 50))
+    return float(np.median(np.diff(begun))) * 1e3
 
 
 def real_shards(images: int) -> list[range]:
@@ -116,13 +122,7 @@ def label_side(images: int, folder: Path) -> dict[str, float]:
     with patch.object(labelgen.generate, "image_sizes", lambda samples: {IMAGE}):
         costs["begin, s"] = seconds(lambda: labelled(samples, path, part=images, parts=images + 1))
     store = PseudoLabelStore.open(path, writable=True)
-    shards = store.shards()
-    with only_bookkeeping():
-        few = min(50, len(shards))
-        parts = len(shards) // few
-        whole = seconds(lambda: labelled(samples, path, parts=parts))
-        start = seconds(lambda: labelled(samples, path, part=images, parts=images + 1))
-        costs["overhead a shard, ms"] = max(0, whole - start) / len(shards[::parts]) * 1e3
+    costs["overhead a shard, ms"] = overhead_ms(samples, path)
     rng = np.random.default_rng(0)
     shards_of_images = [(rows, [an_image(samples[row], rng) for row in rows]) for rows in real_shards(images)]
     costs["write of a shard, ms"] = median_ms([partial(store.write_shard, *shard) for shard in shards_of_images])
@@ -143,14 +143,10 @@ def an_image(sample: Sample, rng: np.random.Generator) -> ImageLogits:
 
 def copy_small_files(store: PseudoLabelStore, real: set[int]) -> None:
     """Tables and markers of a written shard for all that are not written."""
-    for name in BY_SHARD:
-        folder = Path(store.path) / name / "c"
-        inside = {"views": "0/0", "image_labels": "0"}.get(name, "")
-        data = (folder / str(min(real)) / inside).read_bytes()
+    for name, rest in BY_SHARD.items():
+        folder = Path(store.path) / name
         for shard in set(range(len(store.shards()))) - real:
-            file = folder / str(shard) / inside
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(data)
+            os.link(folder / f"c.{min(real)}{rest}", folder / f"c.{shard}{rest}")
 
 
 def read_side(images: int, folder: Path) -> dict[str, float]:

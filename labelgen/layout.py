@@ -36,6 +36,8 @@ IDS, ID_INDEX = "image_id", "id_index"
 IDS_A_CHUNK = 2**14
 # Written at creation; all others by shards.
 BEGUN_WITH = ("text_vectors", "sentence_vectors", "field", IDS, ID_INDEX)
+# A chunk is one file, without folders of its own: those would be most of what lies on the disk.
+KEYS = {"name": "default", "separator": "."}
 SETTLE_S = 1.0
 
 
@@ -174,6 +176,7 @@ def _write_layout(group: zarr.Group, layout: StoreLayout, provenance: dict[str, 
             dtype=dtype,
             fill_value=fill,
             compressors=zstd,
+            chunk_key_encoding=KEYS,
             dimension_names=names.split(),
         )
 
@@ -185,6 +188,7 @@ def _write_layout(group: zarr.Group, layout: StoreLayout, provenance: dict[str, 
             dtype=values.dtype,
             chunks=(chunk or len(values), *values.shape[1:]),
             compressors=zstd,
+            chunk_key_encoding=KEYS,
             dimension_names=names.split(),
         )[:] = values
 

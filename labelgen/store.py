@@ -210,14 +210,16 @@ class PseudoLabelStore:
     def _written_shards(self) -> list[int]:
         """Numbers of the shards that have a marker: forgetting one deletes it, so that being there says it all."""
         marker = self._array(MARKER)
-        storage, folder = marker.store_path.store, f"{marker.store_path.path}/c/"
+        storage, first = marker.store_path.store, marker.metadata.encode_chunk_key((0,))
+        folder, _, start = f"{marker.store_path.path}/{first[:-1]}".rpartition("/")
         if hasattr(storage, "fs"):
             storage.fs.invalidate_cache()  # object stores remember listings
 
         async def names() -> list[str]:
             return [name async for name in storage.list_dir(folder)]
 
-        return [int(name) for name in sync(names()) if name.isdecimal()]  # others: half-written, by who was killed
+        numbers = (name.removeprefix(start) for name in sync(names()) if name.startswith(start))
+        return [int(number) for number in numbers if number.isdecimal()]  # others: half-written, by who was killed
 
     def _is_there(self, shard: int) -> bool:
         return bool(self._chunk(MARKER, shard)[0])
@@ -415,20 +417,20 @@ class PseudoLabelStore:
         wanted, last = np.uint64(id_hash(image_id)), (len(self) - 1) // IDS_A_CHUNK
         # Hashes are spread evenly: their place is known within a few sqrt(N), so that one chunk is read, seldom two.
         chunk = int(wanted) * len(self) // 2**64 // IDS_A_CHUNK
-        while chunk > 0 and wanted < self._index(chunk)[0, 0]:
+        while chunk > 0 and wanted < self._index(chunk)[0][0]:
             chunk -= 1
-        while chunk < last and wanted > self._index(chunk)[-1, 0]:
+        while chunk < last and wanted > self._index(chunk)[0][-1]:
             chunk += 1
-        hashes, rows = self._index(chunk).T
-        place = int(np.searchsorted(hashes, wanted))
+        hashes, rows = self._index(chunk)
+        place = int(hashes.searchsorted(wanted))
         return int(rows[place]) if place < len(rows) and hashes[place] == wanted else None
 
-    def _read_index(self, chunk: int) -> NDArray[np.uint64]:
-        """(entries, 2) hash and row, sorted by hash."""
+    def _read_index(self, chunk: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+        """Hashes, sorted, and the rows of the images that have them."""
         index = self._chunk(ID_INDEX, chunk)[: len(self) - chunk * IDS_A_CHUNK]
         if not index.any():
             raise InputError(f"{ID_INDEX} in {self.path} is gone; delete the store, or get the file back")
-        return index
+        return np.ascontiguousarray(index[:, 0]), np.ascontiguousarray(index[:, 1])
 
     @cached_property
     def _rows_of_schema_2(self) -> dict[str, int]:
