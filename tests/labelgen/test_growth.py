@@ -233,3 +233,16 @@ def test_a_resumed_part_opens_no_image_and_reads_no_table(
         generate(other, CAMVID_CLASSES, dense, tmp_path / "s", CONFIG, about={})  # type: ignore[arg-type]
     other = [sample | ({"image_labels": [1]} if row % 3 == 2 else {}) for row, sample in enumerate(samples)]
     generate(other, CAMVID_CLASSES, dense, tmp_path / "s", CONFIG, about={}).require_complete()  # type: ignore[arg-type]
+
+
+def test_what_others_write_is_counted_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, heard = begun(tmp_path / "s", 8), list[int]()
+    progress = labelgen.generate._Progress(store, 0, heard.append)
+    for rows in store.shards()[1:]:
+        write(store, rows)
+    progress.of_shard(2)(0.5)
+    progress.of_shard(2)(0.5)
+    assert heard == [1, 3]  # our own
+    monkeypatch.setattr(labelgen.generate, "LOOK_S", 0.0)
+    labelgen.generate._Progress(store, 0, heard.append).of_shard(2)(0.5)
+    assert heard[2:] == [7]
