@@ -53,6 +53,7 @@ bench: setup  ## speed and agreement, as Markdown; about ten minutes on two core
 	$(BIN)/python -m benchmarks.labels
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.scores
+	$(BIN)/python -m benchmarks.growth
 	$(BIN)/python -m benchmarks.tests $(WORKERS)
 
 check: setup

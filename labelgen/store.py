@@ -1,8 +1,9 @@
 """PseudoLabelStore: dense logits of many images in one Zarr group, written by shards, read at random.
 
 Needs numpy, OpenCV and zarr only: it opens without torch. One shard has one writer, and is written data first,
-marker last; what carries no marker is not there. Shapes: N images, V views, C classes, T texts (the classes, or every
-sentence about them), h w CLIP grid, D embedding.
+marker last; what carries no marker is not there. Nothing that is done for one image or one shard reads more for a
+million images than for ten. Shapes: N images, S images a shard, V local views, K global zooms, C classes, T texts (the
+classes, or every sentence about them), h w CLIP grid, D embedding.
 """
 
 import copy
@@ -10,7 +11,7 @@ import html
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -19,18 +20,26 @@ import zarr
 from numpy.typing import NDArray
 from zarr.core.sync import sync
 
+from labelgen.chunks import Chunks
 from labelgen.codec import checksum, decode, encode
 from labelgen.images import resize_logits
 from labelgen.layout import (
+    BEGUN_WITH,
     CHECKSUM,
+    ID_INDEX,
+    IDS,
+    IDS_A_CHUNK,
+    LABELS,
     MARKER,
+    READABLE,
     SCHEMA,
-    TEXT_ARRAYS,
+    VIEW_FIELDS,
+    VIEWS,
     StoreLayout,
     begin,
     differences,
-    location,
-    store_exists,
+    id_hash,
+    open_group,
 )
 from labelgen.prompts import Sentence, choose, class_weights
 from labelgen.samples import InputError
@@ -41,6 +50,14 @@ AGAIN = "give the 'carbseg labels' command that began it (or 'make pseudolabels'
 MaskView = Literal["global", "local", "fused"]
 # What zarr, numcodecs and fsspec raise for bytes that are not what was written.
 DAMAGE = (RuntimeError, ValueError, OSError, LookupError, TypeError)
+# What a reader remembers: tables of so many images (a few hundred bytes each), and so many entries of the index of ids.
+TABLES_OF = 2**16
+INDEXED = 2**22
+BOX, ZOOM, GRID, RANGE = slice(0, 4), VIEW_FIELDS.index("zoom"), slice(5, 7), slice(7, 9)
+
+
+class _UnwrittenError(LookupError):
+    """A shard has no marker yet."""
 
 
 @dataclass(frozen=True)
@@ -69,24 +86,35 @@ class PseudoLabelStore:
     def __init__(self, group: zarr.Group, path: str) -> None:
         self._group, self.path = group, path
         self._arrays: dict[str, Any] = {}  # opened once: opening costs as much as reading an image's logits
-        self._tables: dict[str, NDArray[Any]] = {}
-        attributes: dict[str, Any] = dict(group.attrs)
-        self.provenance: dict[str, Any] = attributes["provenance"]
-        self.image_ids: list[str] = attributes["image_ids"]
+        self._chunks: dict[str, Chunks] = {}
+        self._attributes: dict[str, Any] = dict(group.attrs)
+        self._is_old = self._attributes["schema"] != SCHEMA
+        self.provenance: dict[str, Any] = self._attributes["provenance"]
         self.class_names: list[str] = list(self.provenance["classes"]["names"])
-        self.images_per_shard = int(attributes["images_per_shard"])
-        self.sentences = [Sentence(**fields) for fields in attributes["sentences"]]
+        self.images_per_shard = int(self._attributes["images_per_shard"])
+        self.labels_digest: str = self._attributes.get("labels_digest", "")
+        self.sentences = [Sentence(**fields) for fields in self._attributes["sentences"]]
         self._chosen = list(range(len(self.sentences)))
+        self._tables = lru_cache(-(-TABLES_OF // self.images_per_shard))(self._read_tables)
+        self._index = lru_cache(INDEXED // IDS_A_CHUNK)(self._read_index)
 
     @classmethod
     def open(cls, path: str | Path, *, writable: bool = False) -> Self:
-        """Open a store in a folder or at an fsspec URL (s3://..., memory://...). Raises InputError if there is none."""
-        if not store_exists(path):
+        """Open a store in a folder or at an fsspec URL (s3://..., memory://...). Raises InputError if there is none.
+
+        Stores of schema 2 can be read, but not written to.
+        """
+        group = open_group(path, writable=writable)
+        if group is None:
             raise InputError(f"{path} is no pseudo-label store; write one with 'carbseg labels' or 'make pseudolabels'")
-        group = zarr.open_group(location(path), mode="r+" if writable else "r")
         schema = group.attrs.get("schema", "none")
-        if schema != SCHEMA:
+        if schema not in READABLE:
             raise InputError(f"{path} is no pseudo-label store of schema {SCHEMA} (but {schema}); delete it")
+        if writable and schema != SCHEMA:
+            raise InputError(
+                f"{path} is of schema {schema}, which this version reads, but does not write; "
+                "delete it, or choose another OUT"
+            )
         return cls(group, str(path))
 
     @classmethod
@@ -98,25 +126,43 @@ class PseudoLabelStore:
         recorded, and may differ.
         """
         begin(path, layout, provenance)
+        return cls.resume(path, layout.image_ids, provenance)
+
+    @classmethod
+    def resume(cls, path: str | Path, image_ids: Sequence[str], provenance: dict[str, Any]) -> Self:
+        """Open for writing a store that was begun with this provenance and these images. Raises InputError."""
         store = cls.open(path, writable=True)
-        store._require_same(layout, provenance)
+        store._require_same(image_ids, provenance)
         return store
 
-    def _require_same(self, layout: StoreLayout, provenance: dict[str, Any]) -> None:
+    def _require_same(self, image_ids: Sequence[str], provenance: dict[str, Any]) -> None:
         advice = "delete it, or choose another OUT"
         for key, was, now in differences(self.provenance, json.loads(json.dumps(provenance))):
             if not key.startswith("versions."):
                 raise InputError(f"{self.path} was made with {key} = {was!r}, not {now!r}; {advice}")
-        if self.image_ids != list(layout.image_ids):
+        if len(self) != len(image_ids) or self.image_ids != list(image_ids):
             raise InputError(f"{self.path} was made of other images; {advice}")
 
     def __len__(self) -> int:
-        return len(self.image_ids)
+        return len(self.image_ids) if self._is_old else int(self._attributes["images"])
+
+    @cached_property
+    def image_ids(self) -> list[str]:
+        """All N of them, in the order of the arrays' first axis. Read when they are first asked for."""
+        if self._is_old:
+            return list(self._attributes["image_ids"])
+        image_ids: list[str] = self.read(IDS, slice(len(self))).tolist()
+        if "" in image_ids:
+            raise InputError(f"{IDS} in {self.path} is gone; delete the store, or get the file back")
+        return image_ids
 
     @property
     def image_labels(self) -> NDArray[np.bool_]:
-        """(N, C) bool: which classes each image shows, the only supervision. False for images not yet written."""
-        return self._table("image_labels")[: len(self)].astype(bool)
+        """(N, C) bool: which classes each image shows, the only supervision. False for images not yet written.
+
+        Reads a file a shard: for one image ask `labels_of`.
+        """
+        return np.asarray(self.read(LABELS, slice(len(self))), bool)
 
     @cached_property
     def text_vectors(self) -> NDArray[np.float32]:
@@ -156,8 +202,27 @@ class PseudoLabelStore:
         return np.tensordot(self._class_weights, logits_Thw, 1) if self.sentences else logits_Thw
 
     def is_written(self) -> NDArray[np.bool_]:
-        """(N,) bool: which images are there. Read anew at each call."""
-        return np.asarray(self.read(MARKER, slice(len(self))), bool)
+        """(N,) bool: which images are there. Asked anew at each call, by one listing of the markers."""
+        written = np.zeros(len(self.shards()), bool)
+        written[self._written_shards()] = True
+        return np.repeat(written, self.images_per_shard)[: len(self)]
+
+    def _written_shards(self) -> list[int]:
+        """Numbers of the shards that have a marker: forgetting one deletes it, so that being there says it all."""
+        marker = self._array(MARKER)
+        storage, first = marker.store_path.store, marker.metadata.encode_chunk_key((0,))
+        folder, _, start = f"{marker.store_path.path}/{first[:-1]}".rpartition("/")
+        if hasattr(storage, "fs"):
+            storage.fs.invalidate_cache()  # object stores remember listings
+
+        async def names() -> list[str]:
+            return [name async for name in storage.list_dir(folder)]
+
+        numbers = (name.removeprefix(start) for name in sync(names()) if name.startswith(start))
+        return [int(number) for number in numbers if number.isdecimal()]  # others: half-written, by who was killed
+
+    def _is_there(self, shard: int) -> bool:
+        return bool(self._chunk(MARKER, shard)[0])
 
     def require_complete(self) -> None:
         """Raise InputError unless every image has been written."""
@@ -172,24 +237,25 @@ class PseudoLabelStore:
 
     def write_shard(self, rows: range, images: Sequence[ImageLogits]) -> None:
         """Write all images of one shard, data first, marker last."""
-        assert [self.image_ids[row] for row in rows] == [image.image_id for image in images]
+        assert [self._find(image.image_id) for image in images] == list(rows)
         blocks: dict[str, NDArray[Any]] = {}
         whole = range(rows.start, rows.start + self.images_per_shard)
-        for name in self.data_arrays():
+        for name in self.data_arrays:
             array = self._array(name)
             blocks[name] = np.full((len(whole), *array.shape[1:]), array.fill_value, array.dtype)
         for i, image in enumerate(images):
-            blocks["image_size"][i] = image.size
-            blocks["image_labels"][i, list(image.image_labels)] = True
+            blocks[LABELS][i, list(image.image_labels)] = True
+            views, K = blocks[VIEWS][i], len(image.global_logits)
             for k, logits_Thw in enumerate(image.global_logits):
-                h, w = blocks["global_grid"][i, k] = logits_Thw.shape[1:]
+                h, w = logits_Thw.shape[1:]
                 block = blocks[f"global_logits_{k}"]
-                block[i, :, :h, :w], blocks["global_range"][i, k] = encode(logits_Thw, block.dtype)
+                block[i, :, :h, :w], value_range = encode(logits_Thw, block.dtype)
+                views[k] = (0, 0, *image.size, -1, h, w, *value_range)
             for v, view in enumerate(image.local_views):
-                h, w = blocks["local_grid"][i, v] = view.logits.shape[1:]
+                h, w = view.logits.shape[1:]
                 block = blocks["local_logits"]
-                block[i, v, :, :h, :w], blocks["local_range"][i, v] = encode(view.logits, block.dtype)
-                blocks["local_box"][i, v], blocks["local_zoom"][i, v] = view.box, view.zoom
+                block[i, v, :, :h, :w], value_range = encode(view.logits, block.dtype)
+                views[K + v] = (*view.box, view.zoom, h, w, *value_range)
         self.forget(rows)
         for name, block in blocks.items():
             self._array(name)[whole.start : whole.stop] = block
@@ -200,21 +266,26 @@ class PseudoLabelStore:
 
     def forget(self, rows: range) -> None:
         """Empty one shard, marker first: its images count as not written, and are made again."""
-        self._array(MARKER)[rows.start : rows.start + self.images_per_shard] = np.zeros(self.images_per_shard, bool)
-        for name in self.data_arrays():
+        for name in (MARKER, *self.data_arrays):
             array = self._array(name)
-            # zarr reads a shard before it writes one, and cannot read a damaged one.
+            # Deleted, not filled: zarr reads a shard before it writes one, and cannot read a damaged one.
             key = array.metadata.encode_chunk_key((rows.start // self.images_per_shard, *[0] * (array.ndim - 1)))
             sync((array.store_path / key).delete())
+        self._tables.cache_clear()
 
+    @cached_property
     def data_arrays(self) -> list[str]:
         """Names of the arrays that are written by shards, sorted; the checksum and the marker are not among them."""
-        return sorted(set(self._group.array_keys()) - {MARKER, CHECKSUM, *TEXT_ARRAYS})
+        return sorted(set(self._group.array_keys()) - {MARKER, CHECKSUM, *BEGUN_WITH})
 
     def arrays(self) -> list[tuple[str, tuple[int, ...], str, tuple[str, ...]]]:
         """(name, shape, dtype, names of the axes) of every array, sorted."""
-        members = ((name, self._array(name)) for name in sorted(self._group.array_keys()))
-        return [(name, array.shape, str(array.dtype), array.metadata.dimension_names) for name, array in members]
+        rows = []
+        for name in sorted(self._group.array_keys()):
+            array = self._array(name)
+            dtype = "string" if array.dtype.kind == "T" else str(array.dtype)
+            rows.append((name, array.shape, dtype, array.metadata.dimension_names))
+        return rows
 
     def _decoded(self, stored_Thw: NDArray[Any], value_range: NDArray[np.float32]) -> NDArray[np.float32]:
         """(C, h, w) float32 logits of the classes. Raises InputError for a map that is gone."""
@@ -225,23 +296,24 @@ class PseudoLabelStore:
 
     def labels_of(self, image_id: str) -> NDArray[np.bool_]:
         """(C,) bool: which classes the image shows."""
-        row = self.row(image_id)  # first: it may find that the tables are stale
-        return np.asarray(self.image_labels[row])
+        return self._about(image_id)[2].copy()
 
     def size(self, image_id: str) -> tuple[int, int]:
         """(height, width) of the image in pixels."""
-        row = self.row(image_id)
-        height, width = self._table("image_size")[row]
-        if not height:
-            raise InputError(f"image_size in {self.path} is gone; {VERIFY}")
+        _, views, _ = self._about(image_id)
+        height, width = views[0, BOX][2:]  # the first view is the whole image
+        if height <= 0:
+            raise InputError(f"{VIEWS} in {self.path} is gone; {VERIFY}")
         return int(height), int(width)
 
     def global_logits(self, image_id: str) -> NDArray[np.float32]:
         """(C, h, w) float32 cosines of the whole image; several zooms are averaged on the finest grid."""
-        row = self.row(image_id)
-        grids, ranges = self._table("global_grid")[row], self._table("global_range")[row]
+        row, views, _ = self._about(image_id)
+        wholes = views[: self._global_zooms]
+        grids = wholes[:, GRID].astype(int)
         maps = [
-            self._decoded(self.read(f"global_logits_{k}", row)[:, :h, :w], ranges[k]) for k, (h, w) in enumerate(grids)
+            self._decoded(self._chunk(f"global_logits_{k}", row)[0, :, :h, :w], wholes[k, RANGE])
+            for k, (h, w) in enumerate(grids)
         ]
         if len(maps) == 1:
             return maps[0]
@@ -250,22 +322,18 @@ class PseudoLabelStore:
 
     def local_views(self, image_id: str) -> list[LocalView]:
         """The local views of the image, in the order they were drawn."""
-        row = self.row(image_id)
-        boxes, zooms, grids, ranges = (
-            self._table(name)[row] for name in ("local_box", "local_zoom", "local_grid", "local_range")
-        )
-        count = int((boxes[:, 0] >= 0).sum())
-        if not count:
-            raise InputError(f"local_box in {self.path} is gone; {VERIFY}")
-        stored_VThw = self.read("local_logits", row)
-        return [
-            LocalView(
-                tuple(boxes[v].tolist()),
-                float(zooms[v]),
-                self._decoded(stored_VThw[v, :, : grids[v, 0], : grids[v, 1]], ranges[v]),
-            )
-            for v in range(count)
-        ]
+        row, views, _ = self._about(image_id)
+        seen = [view for view in views[self._global_zooms :] if view[0] >= 0]
+        if not seen:
+            raise InputError(f"{VIEWS} in {self.path} is gone; {VERIFY}")
+        stored_VThw = self._chunk("local_logits", row)[0]
+        maps = []
+        for view, stored_Thw in zip(seen, stored_VThw, strict=False):
+            h, w = view[GRID].astype(int)
+            y0, x0, y1, x1 = view[BOX].astype(int).tolist()
+            logits_Chw = self._decoded(stored_Thw[:, :h, :w], view[RANGE])
+            maps.append(LocalView((y0, x0, y1, x1), float(view[ZOOM]), logits_Chw))
+        return maps
 
     def logits(
         self, image_id: str, view: MaskView = "global", size: tuple[int, int] | None = None
@@ -292,27 +360,81 @@ class PseudoLabelStore:
 
     def missing(self, image_ids: Iterable[str]) -> list[str]:
         """Those of `image_ids` that are not in the store."""
-        written = self.is_written()
-        return [i for i in image_ids if i not in self._index or not written[self._index[i]]]
+        asked = [(image_id, self._find(image_id)) for image_id in image_ids]
+        shards = {row // self.images_per_shard for _, row in asked if row is not None}
+        # One listing tells of all shards; a marker is read in less time, but not thousands of them.
+        written = set(self._written_shards()) if len(shards) > 1 else {s for s in shards if self._is_there(s)}
+        return [i for i, row in asked if row is None or row // self.images_per_shard not in written]
 
     def _merged_locals(self, image_id: str) -> NDArray[np.float32]:
         return merge([(v.box, v.logits) for v in self.local_views(image_id)], *self.size(image_id))
 
-    @cached_property
-    def _index(self) -> dict[str, int]:
-        return {image_id: row for row, image_id in enumerate(self.image_ids)}
-
     def row(self, image_id: str) -> int:
         """Row of a written image in all arrays. Raises InputError for one that is not there."""
-        if image_id not in self._index:
+        return self._about(image_id)[0]
+
+    def _about(self, image_id: str) -> tuple[int, NDArray[np.float32], NDArray[np.bool_]]:
+        """Row of a written image, its views (K + V, fields), the global ones first, and its labels (C,)."""
+        row = self._find(image_id)
+        if row is None:
             raise InputError(f"{image_id!r} is not in {self.path}")
-        row = self._index[image_id]
-        # A reader may have opened the store before the row was written: a negative answer is asked for again.
-        if not self._table("is_written")[row]:
-            self._tables.clear()
-            if not self._table("is_written")[row]:
-                raise InputError(f"{image_id!r} has no pseudo-labels yet in {self.path}; {AGAIN}")
-        return row
+        shard, place = divmod(row, self.images_per_shard)
+        try:
+            views, labels = self._tables(shard)
+        except _UnwrittenError:
+            raise InputError(f"{image_id!r} has no pseudo-labels yet in {self.path}; {AGAIN}") from None
+        return row, views[place], labels[place]
+
+    def _read_tables(self, shard: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Views (S, K + V, fields) and labels (S, C) of a shard. To be remembered: only what is written is returned."""
+        if not self._is_there(shard):  # asked first: what has a marker has all the rest
+            raise _UnwrittenError
+        rows = slice(shard * self.images_per_shard, (shard + 1) * self.images_per_shard)
+        if self._is_old:
+            return self._views_of_schema_2(rows), self.read(LABELS, rows)
+        return self._chunk(VIEWS, shard), self._chunk(LABELS, shard)
+
+    def _views_of_schema_2(self, rows: slice) -> NDArray[np.float32]:
+        """What schema 2 kept in an array for each field or two."""
+        grids = self.read("global_grid", rows)
+        boxes, zooms = np.zeros((*grids.shape[:2], 4)), np.full((*grids.shape[:2], 1), -1)
+        boxes[:, :, 2:] = self.read("image_size", rows)[:, None]
+        wholes = np.concatenate([boxes, zooms, grids, self.read("global_range", rows)], axis=-1)
+        zooms = self.read("local_zoom", rows)[..., None]
+        fields = [self.read("local_box", rows), zooms, self.read("local_grid", rows), self.read("local_range", rows)]
+        return np.concatenate([wholes, np.concatenate(fields, axis=-1)], axis=1).astype(np.float32)
+
+    @cached_property
+    def _global_zooms(self) -> int:
+        if self._is_old:
+            return int(self._array("global_grid").shape[1])
+        return int(self._array(VIEWS).shape[1] - self._array("local_logits").shape[1])
+
+    def _find(self, image_id: str) -> int | None:
+        """Row of an image that is in the store or will be; None for a stranger (of 2**64 / N, one is mistaken)."""
+        if self._is_old:
+            return self._rows_of_schema_2.get(image_id)
+        wanted, last = np.uint64(id_hash(image_id)), (len(self) - 1) // IDS_A_CHUNK
+        # Hashes are spread evenly: their place is known within a few sqrt(N), so that one chunk is read, seldom two.
+        chunk = int(wanted) * len(self) // 2**64 // IDS_A_CHUNK
+        while chunk > 0 and wanted < self._index(chunk)[0][0]:
+            chunk -= 1
+        while chunk < last and wanted > self._index(chunk)[0][-1]:
+            chunk += 1
+        hashes, rows = self._index(chunk)
+        place = int(hashes.searchsorted(wanted))
+        return int(rows[place]) if place < len(rows) and hashes[place] == wanted else None
+
+    def _read_index(self, chunk: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+        """Hashes, sorted, and the rows of the images that have them."""
+        index = self._chunk(ID_INDEX, chunk)[: len(self) - chunk * IDS_A_CHUNK]
+        if not index.any():
+            raise InputError(f"{ID_INDEX} in {self.path} is gone; delete the store, or get the file back")
+        return np.ascontiguousarray(index[:, 0]), np.ascontiguousarray(index[:, 1])
+
+    @cached_property
+    def _rows_of_schema_2(self) -> dict[str, int]:
+        return {image_id: row for row, image_id in enumerate(self.image_ids)}
 
     def _array(self, name: str) -> Any:
         if name not in self._arrays:
@@ -324,15 +446,19 @@ class PseudoLabelStore:
         try:
             return np.asarray(self._array(name)[selection])
         except DAMAGE as error:
-            raise InputError(f"{name} in {self.path} is damaged ({error}); {VERIFY}") from error
+            raise self._damaged(name, error) from error
 
-    def _table(self, name: str) -> NDArray[Any]:
-        """A small array, held in memory: all rows that were written when a row was last found missing."""
-        if name not in self._tables:
-            if name != MARKER:
-                self._table(MARKER)  # the oldest of all: what it says is written is in the others, too
-            self._tables[name] = self.read(name)
-        return self._tables[name]
+    def _chunk(self, name: str, number: int) -> NDArray[Any]:
+        """One chunk of an array: an image of the logits, a shard of a table. Raises InputError for damaged bytes."""
+        if name not in self._chunks:
+            self._chunks[name] = Chunks(self._array(name))
+        try:
+            return self._chunks[name].read(number)
+        except DAMAGE as error:
+            raise self._damaged(name, error) from error
+
+    def _damaged(self, name: str, error: Exception) -> InputError:
+        return InputError(f"{name} in {self.path} is damaged ({error}); {VERIFY}")
 
     def __repr__(self) -> str:
         written = int(self.is_written().sum())

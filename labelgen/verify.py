@@ -38,7 +38,7 @@ def _what_is_wrong(store: PseudoLabelStore, rows: range) -> str:
     is_written = store.read(MARKER, shard)
     if not is_written.any():
         return ""
-    blocks = [store.read(name, shard) for name in store.data_arrays()]
+    blocks = [store.read(name, shard) for name in store.data_arrays]
     sums = store.read(CHECKSUM, shard)
     found = np.array([checksum(block[i] for block in blocks) for i in range(len(rows))], np.uint32)
     wrong = int((sums != found).sum() + (~is_written).sum())

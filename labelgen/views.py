@@ -71,7 +71,7 @@ def local_views(config: ViewConfig, image_id: str, height: int, width: int) -> l
     """
     rng = np.random.default_rng([config.seed, zlib.crc32(image_id.encode())])
     crop_h, crop_w = min(config.local_height, height), min(config.local_width, width)
-    zooms = np.linspace(*config.local_zooms, config.zoom_levels)
+    zooms = _zooms(config)
     boxes = [
         (y, x, y + crop_h, x + crop_w)
         for y in _places(rng, height, crop_h, config.overlap)
@@ -80,12 +80,32 @@ def local_views(config: ViewConfig, image_id: str, height: int, width: int) -> l
     return [View(box, float(zooms[rng.integers(len(zooms))])) for box in boxes]
 
 
+def count_local(config: ViewConfig, height: int, width: int) -> int:
+    """How many local views an image of that size has, whatever its id."""
+    sides = ((height, config.local_height), (width, config.local_width))
+    return math.prod(_count(length, min(crop, length), config.overlap) for length, crop in sides)
+
+
+def largest_local(config: ViewConfig, height: int, width: int) -> View:
+    """A view as large as any local one that an image of up to that size can have."""
+    box = (0, 0, min(config.local_height, height), min(config.local_width, width))
+    return View(box, float(_zooms(config).max()))
+
+
+def _zooms(config: ViewConfig) -> NDArray[np.float64]:
+    return np.linspace(*config.local_zooms, config.zoom_levels)
+
+
+def _count(length: int, crop: int, overlap: float) -> int:
+    return 1 + math.ceil((length - crop) / (crop * (1 - overlap)))
+
+
 def _places(rng: np.random.Generator, length: int, crop: int, overlap: float) -> list[int]:
     """Starts of crops along one side: the first at 0, the last at length - crop, the others jittered.
 
     Neighbours are moved by less than their overlap, so that no pixel is left out.
     """
-    count = 1 + math.ceil((length - crop) / (crop * (1 - overlap)))
+    count = _count(length, crop, overlap)
     starts = np.linspace(0, length - crop, count)
     slack = crop - (starts[1] - starts[0]) if count > 1 else 0
     jitter = rng.uniform(-slack / 2, slack / 2, count)

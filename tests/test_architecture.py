@@ -16,7 +16,7 @@ ALLOWED = {
 ORDER = {
     "labelgen": [
         *("samples", "images", "prompts", "refine", "maskclip", "views"),
-        *("codec", "layout", "store", "verify", "label", "generate"),
+        *("codec", "chunks", "layout", "store", "verify", "label", "generate"),
     ],
     "evaluation": [
         *("scores", "confusion", "boundary", "tally", "comparison", "tables", "statistics"),
@@ -96,6 +96,6 @@ def test_every_wing_has_an_order() -> None:
 
 
 def test_the_store_needs_no_torch() -> None:
-    for name in ("samples", "images", "prompts", "views", "codec", "layout", "store", "verify"):
+    for name in ("samples", "images", "prompts", "views", "codec", "chunks", "layout", "store", "verify"):
         heavy = {"torch", "transformers"} & {m.split(".")[0] for m in imports(ROOT / "labelgen" / f"{name}.py")}
         assert not heavy, name

@@ -111,7 +111,9 @@ def sheet(run: "Run", split: str, images: int) -> None:
     from pipeline.stages.inspection import contact_sheet
 
     store = PseudoLabelStore.open(run.store_path(split))
-    written = [sample for sample in run.samples(split) if not store.missing([sample["image_id"]])]
+    samples = run.samples(split)
+    absent = set(store.missing(sample["image_id"] for sample in samples))
+    written = [sample for sample in samples if sample["image_id"] not in absent]
     if not written:
         raise InputError(f"{store.path} holds no image of {split} yet; run 'make pseudolabels' first")
     file = run.out / "sheets" / f"{split}.png"

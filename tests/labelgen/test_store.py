@@ -1,3 +1,4 @@
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -6,7 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray
+import zarr
 
+from labelgen.codec import checksum
 from labelgen.layout import StoreLayout
 from labelgen.prompts import Sentence, class_weights
 from labelgen.samples import InputError
@@ -168,7 +171,10 @@ def test_urls_that_cannot_be_used_are_said() -> None:
 def test_xarray_opens_a_store_with_its_axes_named(tmp_path: Path) -> None:
     _, images = written(tmp_path / "s.zarr")
     opened = xarray.open_zarr(tmp_path / "s.zarr", consolidated=False)
-    assert opened.attrs["image_ids"] == ["a", "b", "c"]
+    assert opened["image_id"].values.tolist() == ["a", "b", "c", ""]  # the last shard is padded
+    whole = opened["views"].isel(image=2, view=0)
+    assert whole.sel(field=["y1", "x1"]).values.tolist() == [24, 16]
+    assert whole.sel(field=["rows", "columns"]).values.tolist() == [3, 2]
     first = opened["global_logits_0"].isel(image=0, text=1)
     assert first.dims == ("row_0", "column_0")
     np.testing.assert_allclose(first[:2, :4], images[0].global_logits[0][1], rtol=1e-3)
@@ -206,10 +212,12 @@ def test_only_a_store_of_single_sentences_can_be_reworded(tmp_path: Path) -> Non
 
 def a_file(store: Path, array: str) -> Path:
     """The file of the array's first shard."""
-    return next(p for p in sorted((store / array / "c").rglob("*")) if p.is_file())
+    return min((store / array).glob("c.*"))
 
 
-@pytest.mark.parametrize("array", ["local_logits", "image_size", "global_logits_0", "checksum", "is_written"])
+@pytest.mark.parametrize(
+    "array", ["local_logits", "views", "image_labels", "global_logits_0", "checksum", "is_written"]
+)
 @pytest.mark.parametrize("harm", ["flip", "cut", "remove"])
 def test_verify_finds_harm_done_to_any_array_and_redo_mends_it(tmp_path: Path, array: str, harm: str) -> None:
     path = tmp_path / "s.zarr"
@@ -237,7 +245,7 @@ def test_verify_finds_harm_done_to_any_array_and_redo_mends_it(tmp_path: Path, a
     assert verify(PseudoLabelStore.open(path)) == []
 
 
-@pytest.mark.parametrize("array", ["local_logits", "image_size", "global_logits_0", "local_box"])
+@pytest.mark.parametrize("array", ["local_logits", "views", "global_logits_0"])
 def test_a_file_that_is_gone_is_noticed_when_it_is_read(tmp_path: Path, array: str) -> None:
     written(tmp_path / "s.zarr")
     a_file(tmp_path / "s.zarr", array).unlink()
@@ -251,6 +259,66 @@ def test_reading_damaged_bytes_says_what_to_do(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:20])
     with pytest.raises(InputError, match="global_logits_0 in .* is damaged .*'carbseg labels verify'"):
         store.mask("a")
+
+
+def as_schema_2(path: Path) -> None:
+    """Turn a store into one as schema 2 had it: a table for each field, ids among the attributes."""
+    group = zarr.open_group(path, mode="r+")
+    views = np.asarray(group["views"])
+    wholes, crops = np.split(views, [1], axis=1)
+    is_view = crops[:, :, :1] >= 0
+    old = {
+        "image_size": wholes[:, 0, 2:4].astype("int32"),
+        "global_grid": wholes[:, :, 5:7].astype("int32"),
+        "global_range": wholes[:, :, 7:],
+        "local_box": crops[:, :, :4].astype("int32"),
+        "local_zoom": np.where(is_view, crops[:, :, 4:5], 0)[:, :, 0],
+        "local_grid": np.where(is_view, crops[:, :, 5:7], 0).astype("int32"),
+        "local_range": np.where(is_view, crops[:, :, 7:], 0),
+        "image_labels": np.asarray(group["image_labels"]),
+    }
+    attributes = dict(group.attrs) | {"schema": 2, "image_ids": np.asarray(group["image_id"])[:3].tolist()}
+    for name in ("views", "field", "image_id", "id_index", "image_labels"):
+        del group[name]
+    for name, values in old.items():
+        fill = -1 if name == "local_box" else 0
+        shape = values.shape[1:]
+        array = group.create_array(
+            name, shape=values.shape, dtype=values.dtype, chunks=(1, *shape), shards=(2, *shape), fill_value=fill
+        )
+        array[:] = values
+    blocks = {name: np.asarray(group[name]) for name in sorted([*old, "global_logits_0", "local_logits"])}
+    group["checksum"][:] = [checksum(block[row] for block in blocks.values()) for row in range(3)] + [0]
+    for name in ("images", "labels_digest"):
+        del attributes[name]
+    group.attrs.put(attributes)
+
+
+def test_a_store_of_schema_2_is_read_but_not_written_to(tmp_path: Path) -> None:
+    new, _ = written(tmp_path / "new.zarr")
+    shutil.copytree(tmp_path / "new.zarr", tmp_path / "old.zarr")
+    as_schema_2(tmp_path / "old.zarr")
+    old = PseudoLabelStore.open(tmp_path / "old.zarr")
+    assert repr(old).endswith("old.zarr': 3 of 3 images, 2 classes)")
+    assert old.image_ids == ["a", "b", "c"]
+    assert old.missing(["a", "x"]) == ["x"]
+    np.testing.assert_array_equal(old.image_labels, new.image_labels)
+    for image_id in new.image_ids:
+        assert old.size(image_id) == new.size(image_id)
+        np.testing.assert_array_equal(old.labels_of(image_id), new.labels_of(image_id))
+        for view in ("global", "local", "fused"):
+            np.testing.assert_array_equal(old.logits(image_id, view), new.logits(image_id, view))
+            np.testing.assert_array_equal(old.mask(image_id, view), new.mask(image_id, view))
+        assert old.local_views(image_id)[0].zoom == new.local_views(image_id)[0].zoom
+    with pytest.raises(InputError, match="'x' is not in"):
+        old.mask("x")
+    assert verify(old) == []
+    with pytest.raises(InputError, match="is of schema 2, which this version reads, but does not write; delete it"):
+        PseudoLabelStore.create(tmp_path / "old.zarr", layout(), PROVENANCE)
+    group = zarr.open_group(tmp_path / "old.zarr", mode="r+")
+    group.attrs["schema"] = 1
+    with pytest.raises(InputError, match=r"is no pseudo-label store of schema 3 \(but 1\); delete it"):
+        PseudoLabelStore.open(tmp_path / "old.zarr")
 
 
 def test_a_store_opens_without_importing_torch(tmp_path: Path) -> None:

@@ -2,7 +2,17 @@ import numpy as np
 import pytest
 
 from labelgen.samples import InputError
-from labelgen.views import View, ViewConfig, confidence, global_views, local_views, merge, to_mask
+from labelgen.views import (
+    View,
+    ViewConfig,
+    confidence,
+    count_local,
+    global_views,
+    largest_local,
+    local_views,
+    merge,
+    to_mask,
+)
 
 
 @pytest.mark.parametrize(("height", "width"), [(720, 960), (1024, 2048), (360, 480), (100, 90), (513, 257)])
@@ -75,3 +85,12 @@ def test_confidence_counts_only_classes_that_are_present() -> None:
     np.testing.assert_allclose(confidence(logits, everything, 1), [[0.5, 0.6]], rtol=1e-5)
     np.testing.assert_allclose(confidence(logits, first_two, 1), [[2 / 3, 0.5]], rtol=1e-5)
     assert confidence(logits, np.zeros(3, bool)).tolist() == [[0.0, 0.0]]
+
+
+def test_bounds_of_local_views_hold_for_every_image_and_are_reached() -> None:
+    for levels, size in ((1, (160, 320)), (5, (720, 960)), (5, (100, 2000)), (3, (1, 1))):
+        config = ViewConfig(local_height=200, local_width=120, zoom_levels=levels)
+        drawn = [local_views(config, str(i), *size) for i in range(50)]
+        assert {len(views) for views in drawn} == {count_local(config, *size)}
+        grids = np.array([view.grid(16) for views in drawn for view in views])
+        assert tuple(grids.max(0)) == largest_local(config, *size).grid(16)
