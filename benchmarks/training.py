@@ -237,9 +237,10 @@ def loader_table(samples: Sequence[Sample], store: Path, case: Case, count: int,
         loader = each(batches(data, order, 0, count + WARM_UP, workers=workers, rank=0, ranks=1))
         next(loader), next(loader)  # starting the processes is paid once
         started = time.perf_counter()
-        for _ in loader:
-            pass
+        for _ in range(count):
+            next(loader)
         print(f"| {workers} | {4 * count / (time.perf_counter() - started):.1f} |")
+        loader.close()
 
 
 def wait_for(device: torch.device) -> None:

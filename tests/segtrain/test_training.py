@@ -407,6 +407,18 @@ def test_a_loss_that_is_not_finite_reaches_neither_weights_nor_a_checkpoint(
     assert not torch.equal(next(iter(before.values())), next(iter(state().values())))
 
 
+def test_a_loss_that_breaks_on_another_process_is_no_update_here(
+    samples: list[Sample], store_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = Trainer(student(), CONFIG, Accelerator())
+    monkeypatch.setattr(trainer, "_over_processes", lambda mine: mine * torch.nan)
+    before = [p.clone() for p in trainer.student.parameters()]
+    trainer.train_step(loaded(images(samples, store_path), Order(10, 2, 0).places(0)))
+    assert all(map(torch.equal, before, trainer.student.parameters()))
+    with pytest.raises(InputError, match="the loss is nan at step 0"):
+        trainer.check()
+
+
 def test_results_are_numbers_where_a_line_is_logged(samples: list[Sample], store_path: Path, tmp_path: Path) -> None:
     _, results = run(samples, store_path, tmp_path, replace(CONFIG, steps=13))
     read = [r.step for r in results if isinstance(r.loss, float)]
