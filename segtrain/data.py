@@ -302,8 +302,11 @@ def each(loader: DataLoader[RawBatch]) -> Generator[RawBatch, None, None]:
         steps = loader.batch_sampler
         assert isinstance(steps, _Steps)
         steps.is_ended = True
-        with suppress(InputError, StopIteration):
-            deque(coming, maxlen=0)
+        is_drained = False
+        while not is_drained:  # past every batch that cannot be read: a loader process waits for who left one
+            with suppress(InputError):
+                deque(coming, maxlen=0)
+                is_drained = True
 
 
 def _one_thread(worker: int) -> None:

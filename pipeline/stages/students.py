@@ -68,7 +68,7 @@ def train_student(run: Run, config: "TrainConfig", name: str = "") -> Path:
     PseudoLabelStore.open(run.store_path(TRAIN_SPLIT)).require_complete()
     from segtrain.model import save_student
     from segtrain.train import StoppedError, make_accelerator, train
-    from segtrain.trainer import saved_step
+    from segtrain.trainer import LOG_EVERY, saved_step
 
     name = name or config.views + ("+carb" if config.carb else "")
     folder = run.out / name
@@ -87,7 +87,7 @@ def train_student(run: Run, config: "TrainConfig", name: str = "") -> Path:
 
         def on_step(result: "StepResult") -> None:
             bar.update()
-            if log is not None and (result.step % 10 == 0 or result.step == config.steps or result.val_miou):
+            if log is not None and (result.step % LOG_EVERY == 0 or result.step == config.steps or result.val_miou):
                 values = asdict(result)
                 if result.class_weights is not None:
                     values["class_weights"] = dict(zip(run.spec.classes.names, result.class_weights, strict=True))
