@@ -20,7 +20,7 @@ ORDER = {
     ],
     "evaluation": [
         *("scores", "confusion", "boundary", "tally", "comparison", "tables", "statistics"),
-        *("overlay", "plots", "report"),
+        *("regions", "overlay", "plots", "report"),
     ],
     "segtrain": [
         *(
@@ -41,7 +41,7 @@ ORDER = {
     "pipeline": ["names", "progress", "runs", "datasets", "toy", "config", "stages", "commands", "cli", "__main__"],
     "pipeline.datasets": ["classes", "truth", "tags", "tag_noise", "layouts", "hub", "registry", "check", "fetch"],
     "pipeline.stages": [
-        *("run", "inspection", "labels", "students", "sources", "scoring", "statistics", "reporting"),
+        *("run", "inspection", "labels", "diagnosis", "students", "sources", "scoring", "statistics", "reporting"),
         *("comparing", "ablation", "tag_sweep", "prediction"),
     ],
     "pipeline.commands": ["options", "labels", "datasets", "evaluation", "run", "doctor"],

@@ -12,7 +12,7 @@ from tests.conftest import LAUNCH, ROOT, carbseg
 
 SETTINGS = (
     "train.steps=200 train.warmup_steps=40 train.batch=2 train.checkpoint_every=20 train.validate_every=100 "
-    "student.width=4 student.aspp_channels=8 augment.crop_height=64 augment.crop_width=96"
+    "train.diagnose_every=30 student.width=4 student.aspp_channels=8 augment.crop_height=64 augment.crop_width=96"
 )
 
 
