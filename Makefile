@@ -11,7 +11,7 @@ SEEDS ?= 3
 OPTIONS = --dataset $(DATASET) $(if $(DATA_ROOT),--data-root $(DATA_ROOT)) $(if $(CLIP),--clip $(CLIP)) $(if $(OUT),--out $(OUT)) $(ARGS)
 PACKAGES := pipeline labelgen segtrain evaluation
 
-.PHONY: setup demo data pseudolabels train eval report ablation test bench check format clean
+.PHONY: setup demo data pseudolabels train eval report ablation noise test bench check format clean
 
 setup: $(STAMP)
 
@@ -40,6 +40,9 @@ report: setup  ## evaluate, and one HTML page that shows where the noise is: OUT
 
 ablation: setup  ## the paper's Table 1: every kind of student, SEEDS times
 	$(CARBSEG) ablation $(OPTIONS) --seeds $(SEEDS)
+
+noise: setup  ## in which kinds of noise CARB pays: tables and a plot; see docs/noise.md
+	$(BIN)/python -m benchmarks.noise $(ARGS)
 
 test: setup
 	$(BIN)/python -m pytest
