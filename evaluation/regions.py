@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from evaluation.confusion import NONE
 
 RIGHT, WRONG, UNKNOWN = 0, 1, 2
-NOTHING = 0.01  # a student that agrees with so small a share of a class's pseudo-labels has not learned it
-LOW = 0.5  # and below this weight it hardly will
+HARDLY_ANY = 0.05  # a student that agrees with a smaller share of a class's pseudo-labels has not learned it
+LOW = 0.2  # and below this weight it hardly will
 SEEN = 0.0002  # classes of a smaller share of the pixels are not judged
 Counts = NDArray[np.int64]
 
@@ -63,7 +63,7 @@ def diagnosis(counts_C23: Counts, names: Sequence[str]) -> dict[str, Any]:
 
 
 def lost_classes(row: Mapping[str, Any]) -> list[str]:
-    """Classes that CARB keeps a student from learning: it agrees with none of their pseudo-labels, which weigh little.
+    """Classes that CARB keeps a student from learning: it agrees with hardly any of their labels, which weigh little.
 
     row: a line of metrics.jsonl; one without a diagnosis, or before CARB sets in, tells of none.
     """
@@ -87,10 +87,7 @@ def verdict(row: Mapping[str, Any]) -> str:
     if inside is not None:
         shares += f", and {100 * inside:.0f} % of those that it agrees with"
     lost = lost_classes(row) if with_carb else _unlearned(found)
-    price = ""
-    if lost:
-        names = " and ".join(filter(None, (", ".join(lost[:-1]), lost[-1])))
-        price = f"{'loses' if with_carb else 'would lose'} {names}, which the student has not learned"
+    price = f"{'loses' if with_carb else 'would lose'} {_in_words(lost)}" if lost else ""
     if outside >= 0.5:
         harm = f"so CARB {'weighs' if with_carb else 'would weigh'} down what is right"
         return f"No: {shares}, {harm}{', and ' * bool(price)}{price}."
@@ -99,7 +96,12 @@ def verdict(row: Mapping[str, Any]) -> str:
 
 def _unlearned(found: Mapping[str, Any]) -> list[str]:
     judged = {name: shares for name, shares in found["classes"].items() if (shares["area"] or 0) >= SEEN}
-    return [name for name, shares in judged.items() if shares["consistent"] < NOTHING]
+    return [name for name, shares in judged.items() if shares["consistent"] < HARDLY_ANY]
+
+
+def _in_words(names: Sequence[str]) -> str:
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def _share(part: np.int64, whole: np.int64) -> float | None:

@@ -125,7 +125,9 @@ def _lost(name: str, config: "TrainConfig") -> str:
     does = "--set train.balance=gated leaves it to be learned"
     if config.balance in ("class-wise", "gated"):
         does = "a longer train.warmup_steps gives it more time"
-    return f"{name} is being lost: the student agrees with none of its pseudo-labels, and CARB weighs them down; {does}"
+    return (
+        f"{name} is being lost: the student agrees with hardly any of its pseudo-labels, which CARB weighs down; {does}"
+    )
 
 
 def _miou(spec: DatasetSpec, samples: Sequence[Sample], student: "PreTrainedModel") -> float:

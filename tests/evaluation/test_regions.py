@@ -61,11 +61,11 @@ def row(
     return {"step": 10, "weight": weight, "diagnosis": found}
 
 
-def test_a_class_is_lost_if_the_student_agrees_with_none_of_it_and_its_weight_is_low() -> None:
-    one = row(sky=0.9, road=0.009, car=0.0)
+def test_a_class_is_lost_if_the_student_agrees_with_hardly_any_of_it_and_its_weight_is_low() -> None:
+    one = row(sky=0.06, road=0.04, car=0.0)
     assert lost_classes(one) == ["road", "car"]
-    assert lost_classes(one | {"weight": 0.6}) == []
-    assert lost_classes(one | {"class_weights": {"sky": 0.1, "road": 0.2, "car": 1.0}}) == ["road"]
+    assert lost_classes(one | {"weight": 0.2}) == []
+    assert lost_classes(one | {"class_weights": {"sky": 0.1, "road": 0.1, "car": 1.0}}) == ["road"]
 
 
 def test_no_class_is_lost_in_the_warm_up_without_a_look_or_where_there_is_nearly_nothing_of_it() -> None:
@@ -88,12 +88,11 @@ def test_no_class_is_lost_in_the_warm_up_without_a_look_or_where_there_is_nearly
         (
             row(sky=0.9, road=0.0, car=0.0),
             "Partly: 20 % of the pseudo-labels that the student disagrees with are right, and 90 % of those that it "
-            "agrees with, but CARB loses road and car, which the student has not learned.",
+            "agrees with, but CARB loses road and car.",
         ),
         (
             row(weight=None, car=0.0, inside=None),
-            "Partly: 20 % of the pseudo-labels that the student disagrees with are right, but CARB would lose car, "
-            "which the student has not learned.",
+            "Partly: 20 % of the pseudo-labels that the student disagrees with are right, but CARB would lose car.",
         ),
         (
             row(outside=0.5, sky=0.9),
@@ -103,7 +102,7 @@ def test_no_class_is_lost_in_the_warm_up_without_a_look_or_where_there_is_nearly
         (
             row(weight=None, outside=0.8, sky=0.9, car=0.0),
             "No: 80 % of the pseudo-labels that the student disagrees with are right, and 90 % of those that it agrees "
-            "with, so CARB would weigh down what is right, and would lose car, which the student has not learned.",
+            "with, so CARB would weigh down what is right, and would lose car.",
         ),
         (row(inside=None, outside=None), "Unknown: no truth is at hand."),
         (row(outside=None), "Unknown: the student agrees with all pseudo-labels."),
