@@ -14,7 +14,7 @@ DEMO := --set train.steps=600 --set train.warmup_steps=170 --set augment.crop_he
 PACKAGES := pipeline labelgen segtrain evaluation
 WORKERS := --numprocesses logical --maxprocesses 8 --dist loadgroup
 
-.PHONY: setup demo data pseudolabels train eval report ablation test test-fast bench check format clean
+.PHONY: setup demo data pseudolabels train eval report ablation noise test test-fast bench check format clean
 
 setup: $(STAMP)
 
@@ -43,6 +43,9 @@ report: setup  ## evaluate, and one HTML page that shows where the noise is: OUT
 
 ablation: setup  ## the paper's Table 1: every kind of student, SEEDS times
 	$(CARBSEG) ablation $(OPTIONS) --seeds $(SEEDS)
+
+noise: setup  ## in which kinds of noise CARB pays: tables and a plot; see docs/noise.md
+	$(BIN)/python -m benchmarks.noise $(ARGS)
 
 test: setup
 	$(BIN)/python -m pytest $(WORKERS)

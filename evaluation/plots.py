@@ -14,14 +14,26 @@ LEVELS = (("exact", "exact", GREEN, "-"), ("auto", "automatic", PURPLE, "--"), (
 def plot_regions(rows: Sequence[Mapping[str, Any]], path: str | Path) -> bool:
     """Loss and area of the consistent and the inconsistent region, and w, over the steps (CARB, Fig. 5).
 
+    Below, where the run was diagnosed, how right both regions are, and which classes the student agrees with.
     rows: lines of metrics.jsonl; the warm-up has no regions. Returns whether there was anything to plot.
     """
-    rows = [row for row in rows if row.get("agreed") is not None]
-    if not rows:
+    balanced = [row for row in rows if row.get("agreed") is not None]
+    diagnosed = [row for row in rows if row.get("diagnosis")]
+    parts = [part for part in ((_plot_balance, balanced), (_plot_diagnosis, diagnosed)) if part[1]]
+    if not parts:
         return False
     plt = _pyplot()
+    figure, axes = plt.subplots(len(parts), 3, figsize=(12, 3 * len(parts)), layout="constrained", squeeze=False)
+    for (plot, some), line in zip(parts, axes, strict=True):
+        plot(line, some)
+    figure.savefig(path, dpi=110, format="png")
+    plt.close(figure)
+    return True
+
+
+def _plot_balance(axes: Sequence[Any], rows: Sequence[Mapping[str, Any]]) -> None:
+    losses, areas, weight = axes
     steps = [row["step"] for row in rows]
-    figure, (losses, areas, weight) = plt.subplots(1, 3, figsize=(12, 3), layout="constrained")
     for axis, title, consistent, inconsistent in (
         (losses, "loss", [r["consistent_loss"] for r in rows], [r["inconsistent_loss"] for r in rows]),
         (areas, "area", [r["agreed"] for r in rows], [1 - r["agreed"] for r in rows]),
@@ -30,11 +42,33 @@ def plot_regions(rows: Sequence[Mapping[str, Any]], path: str | Path) -> bool:
         axis.plot(steps, inconsistent, color=ORANGE, label="inconsistent")
         axis.set(title=title, xlabel="step", ylim=(0, None))
         axis.legend()
+    for place, name in enumerate(rows[-1].get("class_weights") or ()):
+        weight.plot(steps, [row["class_weights"][name] for row in rows], color=f"C{place % 10}", linewidth=0.8)
     weight.plot(steps, [row["weight"] for row in rows], color=GREY)
     weight.set(title="balance weight w", xlabel="step", ylim=(0, None))
-    figure.savefig(path, dpi=110, format="png")
-    plt.close(figure)
-    return True
+
+
+def _plot_diagnosis(axes: Sequence[Any], rows: Sequence[Mapping[str, Any]]) -> None:
+    right, agreed, by_class = axes
+    steps, found = [row["step"] for row in rows], [row["diagnosis"] for row in rows]
+    names, last = list(found[-1]["classes"]), found[-1]["classes"]
+    regions = (("right_consistent", "consistent", GREEN), ("right_inconsistent", "inconsistent", ORANGE))
+    for key, label, colour in regions:
+        right.plot(steps, [_or_nan(shares[key]) for shares in found], ".-", color=colour, label=label)
+        offset = 0.2 if key == "right_consistent" else -0.2
+        places = [place - offset for place in range(len(names))]
+        by_class.barh(places, [_or_nan(last[name][key]) for name in names], 0.4, color=colour)
+    right.set(title="right pseudo-labels (share)", xlabel="step", ylim=(0, 1.02))
+    right.legend()
+    for place, name in enumerate(names):
+        shares_of = [_or_nan(shares["classes"][name]["consistent"]) for shares in found]
+        dashes = ("-", "--", ":")[place // 10 % 3]
+        agreed.plot(steps, shares_of, dashes, color=f"C{place % 10}", label=name, linewidth=1)
+    agreed.set(title="consistent share of each class", xlabel="step", ylim=(0, 1.02))
+    agreed.legend(fontsize="xx-small", ncols=1 + len(names) // 12, loc="center left", bbox_to_anchor=(1, 0.5))
+    by_class.set(title=f"right pseudo-labels (share), step {steps[-1]}", xlim=(0, 1))
+    by_class.set_yticks(range(len(names)), names, fontsize="x-small")
+    by_class.invert_yaxis()
 
 
 def plot_statistics(statistics: LabelStatistics, title: str, path: str | Path) -> None:

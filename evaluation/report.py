@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.confusion import NONE
+from evaluation.regions import verdict
 
 PAGE = Path(__file__).parent / "page"
 # One script in the end; the last file starts the page.
@@ -73,7 +74,9 @@ def _page(report: Report) -> tuple[str, str]:
     """What comes before the images, and what comes after them."""
     # A list, for JavaScript puts names like "12" before all others in an object.
     rows = [{"name": name, **scores} for name, scores in report.metrics["rows"].items()]
-    data = {**vars(report), "metrics": {**report.metrics, "rows": rows}}
+    diagnosed = {name: [line for line in lines if line.get("diagnosis")] for name, lines in report.curves.items()}
+    verdicts = {name: verdict(lines[-1]) for name, lines in diagnosed.items() if lines}
+    data = {**vars(report), "metrics": {**report.metrics, "rows": rows}, "verdicts": verdicts}
     script = "\n".join((PAGE / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     filled = {

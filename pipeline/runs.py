@@ -5,6 +5,7 @@ import platform
 import shlex
 import sys
 import uuid
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -74,15 +75,23 @@ class MetricsLog:
         self._board: Any = SummaryWriter(path.parent / "tensorboard", purge_step=step + 1)
 
     def write(self, values: dict[str, Any]) -> None:
-        """Append one line. A value is a number, None, or a dict of numbers."""
+        """Append one line. A value is a number, None, or a dict of such values."""
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
-        for name, value in values.items():
-            for part, number in value.items() if isinstance(value, dict) else [("", value)]:
-                if name != "step" and number is not None:
-                    self._board.add_scalar(f"{name}/{part}".rstrip("/"), number, values["step"])
+        for name, number in _scalars(values):
+            if name != "step":
+                self._board.add_scalar(name, number, values["step"])
 
     def read(self) -> list[dict[str, Any]]:
         """All lines; what TensorBoard should know is on disk then."""
         self._board.flush()
         return [json.loads(line) for line in self._path.read_text(encoding="utf-8").splitlines()]
+
+
+def _scalars(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """All numbers of nested dicts, as TensorBoard names them: diagnosis/classes/fence/consistent."""
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _scalars(value, f"{prefix}{name}/")
+        elif value is not None:
+            yield prefix + name, value

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +26,8 @@ from segtrain.data import Order, PseudoLabelledImages, batches, each
 from segtrain.model import StudentConfig, build_student
 from segtrain.online import OnlineLabels
 from segtrain.trainer import LOG_EVERY, NonFiniteLossError, StepResult, TrainConfig, Trainer
+
+T = TypeVar("T")
 
 
 class StoppedError(SystemExit):
@@ -60,6 +63,7 @@ def train(
     dual: ViewConfig | None = None,
     read_truth: Callable[[Sample], NDArray[np.uint8]] | None = None,
     validate: Callable[[PreTrainedModel], float] | None = None,
+    diagnose: Callable[[PreTrainedModel], dict[str, Any]] | None = None,
     on_step: Callable[[StepResult], object] = lambda result: None,
     on_best: Callable[[PreTrainedModel, float], object] = lambda student, score: None,
 ) -> PreTrainedModel:
@@ -67,8 +71,9 @@ def train(
 
     clip, dual: for dual views, the CLIP that the store was made with and where local views are drawn from.
     read_truth: for the upper bound, the pixel labels of a sample. validate: the score of a student, asked for on the
-    main process every config.validate_every steps; on_best hears of the best so far. on_step hears of every step, with
-    numbers (StepResult.read) every LOG_EVERY steps, at the last, and where there is a score. Returns the trained
+    main process every config.validate_every steps; on_best hears of the best so far. diagnose: what else to note of a
+    student, every config.diagnose_every steps. on_step hears of every step, with numbers
+    (StepResult.read) every LOG_EVERY steps, at the last, and where there is a score or a diagnosis. Returns the trained
     student (in evaluation mode, on the CPU). Raises StoppedError after SIGTERM or SIGINT, once the step is saved, and
     InputError.
     """
@@ -126,18 +131,21 @@ def train(
                 batch = augment_batch(raw, accelerator.device)
                 result = trainer.train_step(batch if online is None else online.relabel(batch))
                 if config.validate_every and validate is not None and trainer.step % config.validate_every == 0:
-                    result = replace(result, val_miou=_validate(trainer, validate))
+                    result = replace(result, val_miou=_ask(trainer, validate))
                     if result.val_miou is not None and result.val_miou > trainer.best:
                         trainer.best = result.val_miou
                         on_best(accelerator.unwrap_model(trainer.student), trainer.best)
-                if trainer.step % LOG_EVERY == 0 or trainer.step == config.steps or result.val_miou is not None:
+                is_last = trainer.step == config.steps
+                if config.diagnose_every and diagnose is not None and trainer.step % config.diagnose_every == 0:
+                    result = replace(result, diagnosis=_ask(trainer, diagnose))
+                if trainer.step % LOG_EVERY == 0 or is_last or result.val_miou is not None or result.diagnosis:
                     trainer.check()
                     result = result.read()
                 on_step(result)
                 number = asks(asked[0] if asked else 0)
-                if number or trainer.step % config.checkpoint_every == 0 or trainer.step == config.steps:
+                if number or trainer.step % config.checkpoint_every == 0 or is_last:
                     trainer.save(folder)
-                if number and trainer.step < config.steps:
+                if number and not is_last:
                     accelerator.wait_for_everyone()
                     raise StoppedError(trainer.step, number)
     except NonFiniteLossError as error:
@@ -150,16 +158,16 @@ def train(
     return student.cpu().eval()  # type: ignore[no-any-return, no-untyped-call]
 
 
-def _validate(trainer: Trainer, validate: Callable[[PreTrainedModel], float]) -> float | None:
-    """The score on the main process, None on the others, which wait."""
+def _ask(trainer: Trainer, question: Callable[[PreTrainedModel], T]) -> T | None:
+    """The answer about the student on the main process, None on the others, which wait."""
     trainer.check()
-    score = None
+    answer = None
     if trainer.accelerator.is_main_process:
         trainer.student.eval()
-        score = validate(trainer.accelerator.unwrap_model(trainer.student))
+        answer = question(trainer.accelerator.unwrap_model(trainer.student))
         trainer.student.train()
     trainer.accelerator.wait_for_everyone()
-    return score
+    return answer
 
 
 def _asking(accelerator: Accelerator) -> Callable[[int], int]:

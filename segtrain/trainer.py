@@ -71,6 +71,8 @@ class TrainConfig:
     checkpoint_every: int = 500
     keep: int = 2  # checkpoints
     validate_every: int = 0  # steps between scores on the val split, which keep the best student; 0 = never
+    # steps between looks at how right the pseudo-labels of both regions are, where there is truth; 0 = never
+    diagnose_every: int = 500
     workers: int = 2  # loader processes; 0 loads in the training process
     seed: int = 0
 
@@ -94,7 +96,10 @@ class TrainConfig:
             if getattr(self, name) < 1:
                 raise InputError(f"train.{name} must be at least 1, got {getattr(self, name)}")
         # "not >=" refuses NaN as well
-        for name in ("warmup_steps", "validate_every", "workers", "min_learning_rate", "weight_decay", "ramp_steps"):
+        for name in (
+            *("warmup_steps", "validate_every", "diagnose_every", "workers"),
+            *("min_learning_rate", "weight_decay", "ramp_steps"),
+        ):
             if not getattr(self, name) >= 0:
                 raise InputError(f"train.{name} must not be negative, got {getattr(self, name)}")
         if not 0 < self.learning_rate < math.inf:
@@ -130,6 +135,7 @@ class StepResult:
     inconsistent_loss: float | Tensor | None = None
     agreed: float | Tensor | None = None
     val_miou: float | None = None
+    diagnosis: dict[str, Any] | None = None  # what `train` was told to ask of the student; nothing that trains it
 
     def read(self) -> "StepResult":
         """The same with numbers, fetched in one go."""

@@ -20,7 +20,7 @@ ORDER = {
     ],
     "evaluation": [
         *("scores", "confusion", "boundary", "tally", "comparison", "tables", "statistics"),
-        *("overlay", "plots", "report"),
+        *("regions", "overlay", "plots", "report"),
     ],
     "segtrain": [
         *("carb", "augment", "data", "batch", "online", "backbones", "model", "schedule", "trainer", "train"),
@@ -35,8 +35,8 @@ ORDER = {
         *("check", "fetch"),
     ],
     "pipeline.stages": [
-        *("run", "inspection", "labels", "estimates", "students", "sources", "scoring", "statistics", "reporting"),
-        *("comparing", "ablation", "whole", "tag_sweep", "prediction"),
+        *("run", "inspection", "labels", "estimates", "diagnosis", "students", "sources", "scoring", "statistics"),
+        *("reporting", "comparing", "ablation", "whole", "tag_sweep", "prediction"),
     ],
     "pipeline.commands": ["options", "labels", "datasets", "evaluation", "run", "doctor"],
     "pipeline.toy": ["canvas", "textures", "sprites", "scenes", "web", "pretrain"],

@@ -101,6 +101,7 @@ showSection("images", metrics.images, makeGallery);
 showSection("classes", rows.length, drawClassesSection);
 showSection("confusion", rows.some((row) => row.confusion), drawConfusionSection);
 showSection("curves", Object.values(curves).some((steps) => steps.length), drawCurves);
+showSection("balance", Object.keys(verdicts).length, drawBalance);
 showSection("statistics", statistics, drawStatistics);
 showSection("tags", tags, drawTags);
 showSection("about", true, () => {});

@@ -177,6 +177,37 @@ function drawChart({ title, lines, top, legend = "" }, steps) {
   return el("figure", {}, el("strong", {}, title), drawing, caption);
 }
 
+// ---- Regions against truth ----------------------------------------------------------------------------------------
+
+const DIAGNOSIS = [
+  { title: "right pseudo-labels (share)", top: 1,
+    lines: [["right_consistent", "consistent", "--hit"], ["right_inconsistent", "inconsistent", "--miss"]],
+    legend: "green: consistent, orange: inconsistent" },
+  { title: "consistent share of pixels", lines: [["consistent", "consistent", "--hit"]], top: 1 },
+];
+
+function drawBalance() {
+  for (const [student, sentence] of Object.entries(verdicts)) {
+    const diagnosed = curves[student].filter((line) => line.diagnosis);
+    const charts = DIAGNOSIS.map((chart) =>
+      drawChart(chart, diagnosed.map(({ step, agreed, diagnosis }) => ({ step, agreed, ...diagnosis }))));
+    byId("balance").append(el("h3", {}, student), el("p", { class: "verdict" }, sentence),
+      el("div", { class: "columns" },
+        el("div", { class: "charts" }, ...charts),
+        el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `regions of ${student}` },
+          regionsTable(diagnosed.at(-1)))));
+  }
+}
+
+function regionsTable({ step, weight, class_weights: weights, diagnosis }) {
+  const percent = (share) => (share == null ? null : 100 * share);
+  const line = (name, { consistent, right_consistent: inside, right_inconsistent: outside }) =>
+    [name, ...[consistent, inside, outside, weights?.[name] ?? weight].map(percent)];
+  const lines = names.filter((name) => diagnosis.classes[name]).map((name) => line(name, diagnosis.classes[name]));
+  const header = ["class", "consistent", "right, consistent", "right, inconsistent", "weight w"];
+  return table(`Percent of each class's pseudo-labels at step ${step}.`, header, lines);
+}
+
 // ---- Image-level labels -------------------------------------------------------------------------------------------
 
 function drawStatistics() {

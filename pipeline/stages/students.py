@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from evaluation.confusion import ConfusionMatrix
 from evaluation.plots import plot_regions
+from evaluation.regions import lost_classes
 from labelgen.images import read_image
 from labelgen.samples import InputError, Sample
 from labelgen.store import PseudoLabelStore
@@ -20,6 +21,7 @@ from pipeline.datasets.layouts import TRAIN_SPLIT
 from pipeline.names import look_up
 from pipeline.progress import progress
 from pipeline.runs import MetricsLog, provenance, write_json
+from pipeline.stages.diagnosis import Diagnosis
 from pipeline.stages.inspection import fit, read_truth
 from pipeline.stages.labels import load_dense
 from pipeline.stages.run import Run
@@ -82,16 +84,23 @@ def train_student(run: Run, config: "TrainConfig", name: str = "") -> Path:
         run.keep_suggestion()
     about = provenance(run.settings() | {"train": asdict(config)})
     log = MetricsLog(folder / "metrics.jsonl", start) if accelerator.is_main_process else None
+    told = {name for row in (log.read() if log is not None else []) for name in lost_classes(row)}
+    looks = config.diagnose_every and config.views != "truth"  # truth agrees with itself
     with progress(config.steps, f"training {name}", "steps", shown=accelerator.is_main_process) as bar:
         bar.update(start)
 
         def on_step(result: "StepResult") -> None:
             bar.update()
-            if log is not None and (result.step % LOG_EVERY == 0 or result.step == config.steps or result.val_miou):
+            has_more = result.val_miou is not None or result.diagnosis is not None
+            if log is not None and (result.step % LOG_EVERY == 0 or result.step == config.steps or has_more):
                 values = asdict(result)
                 if result.class_weights is not None:
                     values["class_weights"] = dict(zip(run.spec.classes.names, result.class_weights, strict=True))
                 log.write(values)
+                for name in lost_classes(values):
+                    if name not in told:
+                        told.add(name)
+                        bar.write(_lost(name, config), file=sys.stderr)
                 shown = {"loss": result.loss, "w": result.weight, "agreed": result.agreed}
                 texts = {name: f"{value:.3f}" for name, value in shown.items() if value is not None}
                 if rate := bar.format_dict["rate"]:
@@ -112,6 +121,7 @@ def train_student(run: Run, config: "TrainConfig", name: str = "") -> Path:
                 dual=run.config.labels.views,
                 read_truth=partial(read_truth, run.spec),
                 validate=partial(_miou, run.spec, val),
+                diagnose=Diagnosis(run, filter_labels=config.filter_labels) if looks else None,
                 on_step=on_step,
                 on_best=lambda best, score: save_student(best, folder / "best", about | {"val_miou": score}),
             )
@@ -124,6 +134,16 @@ def train_student(run: Run, config: "TrainConfig", name: str = "") -> Path:
         plot_regions(log.read(), folder / "regions.png")
     accelerator.wait_for_everyone()
     return folder
+
+
+def _lost(name: str, config: "TrainConfig") -> str:
+    """What to do about a class that is being lost."""
+    does = "--set train.balance=gated leaves it to be learned"
+    if config.balance in ("class-wise", "gated"):
+        does = "a longer train.warmup_steps gives it more time"
+    return (
+        f"{name} is being lost: the student agrees with hardly any of its pseudo-labels, which CARB weighs down; {does}"
+    )
 
 
 def _miou(spec: DatasetSpec, samples: Sequence[Sample], student: "PreTrainedModel") -> float:

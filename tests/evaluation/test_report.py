@@ -356,6 +356,33 @@ def test_curves_of_a_student_tell_their_values_where_one_points(opened: Opener) 
     expect(regions.locator("figcaption")).to_have_text("step 20, consistent 0.25, inconsistent 1.5")
 
 
+def test_the_regions_of_a_student_are_held_against_truth_by_class_with_a_verdict(opened: Opener) -> None:
+    def shares(consistent: float, inside: float | None, outside: float | None) -> dict[str, float | None]:
+        return {"consistent": consistent, "right_consistent": inside, "right_inconsistent": outside, "area": 0.5}
+
+    classes = {"sky": shares(0.9, 1.0, 0.25), "road": shares(0.5, 0.75, None), "car": shares(0.0, None, 0.1)}
+    diagnosis = shares(0.7, 0.9, 0.2) | {"classes": classes}
+    steps = [
+        {"step": 10, "loss": 2.0, "diagnosis": shares(0.4, 0.8, 0.4) | {"classes": classes}},
+        {"step": 20, "loss": 1.0, "agreed": 0.75, "weight": 0.04, "diagnosis": diagnosis},
+        {"step": 25, "loss": 1.0, "agreed": 0.75, "weight": 0.03},
+    ]
+    page = opened(report=a_report(THREE, curves={STUDENT: steps, "student without": steps[2:]}))
+    section = page.locator("#balance")
+    expect(page.locator("#links")).to_contain_text("CARB")
+    expect(section.locator("h3")).to_have_text([STUDENT])
+    expect(section.locator(".verdict")).to_contain_text("Partly: 20 % of the pseudo-labels that the student disagrees")
+    expect(section.locator(".verdict")).to_contain_text("CARB loses car")
+    assert section.locator("tbody th").all_inner_texts() == NAMES
+    assert section.locator("tbody tr").nth(2).locator("td").all_inner_texts() == ["0.0", NO_VALUE, "10.0", "4.0"]
+    expect(section.locator("figure")).to_have_count(2)
+    right = section.locator("figure").first
+    box = right.locator("svg").bounding_box()
+    assert box is not None
+    right.locator("svg").hover(position={"x": box["width"] - 15, "y": 30})
+    expect(right.locator("figcaption")).to_have_text("step 20, consistent 0.9, inconsistent 0.2")
+
+
 def test_image_level_labels_are_described_in_words(opened: Opener) -> None:
     statistics = {
         "dataset": "tiny",
@@ -399,7 +426,7 @@ def test_image_level_labels_are_described_in_words(opened: Opener) -> None:
 def test_what_is_not_given_is_left_out(opened: Opener) -> None:
     page = opened([an_image("a.png", [[ROAD]], pseudo_labels_local=[[ROAD]])])
     expect(page.locator("#count")).to_have_text("1 of 1 images")
-    for section in ("curves", "statistics", "tags"):
+    for section in ("curves", "balance", "statistics", "tags"):
         expect(page.locator(f"#{section}")).not_to_be_visible()
     assert page.locator("#links a").all_inner_texts() == ["Scores", "Images", "Classes", "Confusion", "About"]
     assert page.locator("#images [data-layer]").all_inner_texts() == ["image", "truth", "local"]

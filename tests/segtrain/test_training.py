@@ -288,6 +288,40 @@ def test_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
         assert torch.equal(a, b), name
 
 
+def test_a_student_that_is_looked_at_on_the_way_ends_as_another(
+    samples: list[Sample], store_path: Path, tmp_path: Path
+) -> None:
+    looks: list[bool] = []
+    results: list[StepResult] = []
+
+    def look(student: PreTrainedModel) -> dict[str, Any]:
+        looks.append(student.training)
+        student(torch.rand(1, 3, 64, 96))
+        return {"consistent": 0.5}
+
+    config = replace(CONFIG, diagnose_every=3)
+    seen = train(
+        samples, CLASSES, store_path, tmp_path / "a", config, AUGMENT, STUDENT, diagnose=look, on_step=results.append
+    )
+    assert [r.step for r in results if r.diagnosis] == [3, 6, 8]
+    assert [type(r.loss) for r in results if r.diagnosis] == [float] * 3
+    assert looks == [False] * 3
+    train(
+        samples,
+        CLASSES,
+        store_path,
+        tmp_path / "b",
+        replace(CONFIG, diagnose_every=0),
+        AUGMENT,
+        STUDENT,
+        diagnose=look,
+    )
+    assert len(looks) == 3
+    unseen, _ = run(samples, store_path, tmp_path / "c")
+    for (name, a), b in zip(seen.state_dict().items(), unseen.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+
+
 def test_warmup_ends_where_it_should_and_carb_reports_its_regions(
     samples: list[Sample], store_path: Path, tmp_path: Path
 ) -> None:
