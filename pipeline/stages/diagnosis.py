@@ -5,6 +5,7 @@ Only numbers to be logged leave this file; what trains never sees it. Shapes: C 
 
 from collections.abc import Iterator
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -69,10 +70,15 @@ def _looks(run: Run, filter_labels: bool) -> Iterator[Look]:
         if not filter_labels and is_present_C.any():
             is_present_C = np.ones_like(is_present_C)
         pseudo_HW = to_mask(store.logits(image_id), is_present_C)
-        truth_HW = None if label is None else run.spec.read_truth(label)
-        if truth_HW is not None:
-            try:
-                truth_HW = resize_classes(truth_HW, pseudo_HW.shape)
-            except ValueError as error:
-                raise InputError(f"{label}: {error}") from error
-        yield Look(str(image), is_present_C, pseudo_HW, truth_HW)
+        yield Look(str(image), is_present_C, pseudo_HW, _truth(run, label, pseudo_HW.shape))
+
+
+def _truth(run: Run, label: Path | None, size: tuple[int, ...]) -> NDArray[np.uint8] | None:
+    if label is None:
+        return None
+    try:
+        return resize_classes(run.spec.read_truth(label), (size[0], size[1]))
+    except (InputError, ValueError) as error:
+        raise InputError(
+            f"{label}: {error}; mend it, or leave truth alone with --set train.diagnose_every=0"
+        ) from error

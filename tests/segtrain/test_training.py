@@ -303,9 +303,9 @@ def test_a_student_that_is_looked_at_on_the_way_ends_as_another(
     seen = train(
         samples, CLASSES, store_path, tmp_path / "a", config, AUGMENT, STUDENT, diagnose=look, on_step=results.append
     )
-    assert [r.step for r in results if r.diagnosis] == [3, 6, 8]
-    assert [type(r.loss) for r in results if r.diagnosis] == [float] * 3
-    assert looks == [False] * 3
+    assert [r.step for r in results if r.diagnosis] == [3, 6]
+    assert [type(r.loss) for r in results if r.diagnosis] == [float] * 2
+    assert looks == [False] * 2
     train(
         samples,
         CLASSES,
@@ -316,7 +316,7 @@ def test_a_student_that_is_looked_at_on_the_way_ends_as_another(
         STUDENT,
         diagnose=look,
     )
-    assert len(looks) == 3
+    assert len(looks) == 2
     unseen, _ = run(samples, store_path, tmp_path / "c")
     for (name, a), b in zip(seen.state_dict().items(), unseen.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
