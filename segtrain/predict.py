@@ -46,7 +46,7 @@ def predict(
     if is_present_C is not None:
         is_absent_C = ~torch.from_numpy(is_present_C).to(scores_CHW.device)
         scores_CHW = scores_CHW.masked_fill(is_absent_C[:, None, None], -1)
-    return scores_CHW.argmax(0).to(torch.uint8).cpu().numpy()
+    return scores_CHW.max(0).indices.to(torch.uint8).cpu().numpy()
 
 
 @torch.inference_mode()
