@@ -10,7 +10,7 @@ from tests.conftest import carbseg, carbseg_process, made_once
 SMALL = ("--dataset", "toy", "--set", "labels.images_per_shard=2")
 STEPS = (
     "train.steps=80 train.warmup_steps=16 train.batch=2 train.checkpoint_every=8 train.validate_every=40 "
-    "train.diagnose_every=12 student.width=4 student.aspp_channels=8 augment.crop_height=64 augment.crop_width=96"
+    "train.diagnose_every=20 student.width=4 student.aspp_channels=8 augment.crop_height=64 augment.crop_width=96"
 )
 # Of a run that is long enough to be cut twice, the first time before CARB sets in.
 TRAINING = tuple(part for setting in STEPS.split() for part in ("--set", setting))
