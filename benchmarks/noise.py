@@ -250,14 +250,13 @@ def scores_table(lines: Sequence[Line]) -> str:
 
 
 def regions_table(lines: Sequence[Line]) -> str:
-    """Where right pseudo-labels are: in all of the three stages, both regions."""
-    stages = ("warm-up", *METHODS)
+    """How large the consistent region is and how right both are, when CARB sets in and at the end."""
     short = {"consistent": "consistent", "right_consistent": "right in it", "right_inconsistent": "right outside"}
-    header = [f"{stage}: {name}" for stage in stages for name in short.values()]
-    rows = {
-        line.title: [shares[name] for shares in (line.before, *line.after.values()) for name in short] for line in lines
-    }
-    return markdown(header, rows)
+    header = [f"{stage}: {name}" for stage in ("warm-up", *METHODS[1:]) for name in short.values()]
+    stages = {line.title: (line.before, *(line.after[method] for method in METHODS[1:])) for line in lines}
+    return markdown(
+        header, {title: [shares[key] for shares in some for key in short] for title, some in stages.items()}
+    )
 
 
 def classes_table(lines: Sequence[Line]) -> str:

@@ -77,7 +77,7 @@ def verdict(row: Mapping[str, Any]) -> str:
     """Whether CARB helps this student, in one sentence. row: the last line of its metrics.jsonl with a diagnosis.
 
     CARB takes inconsistent pseudo-labels for wrong. That helps where most of them are, and harms where they are all
-    that a class has.
+    that a class has. Weights of single classes helped either way (docs/noise.md).
     """
     found, with_carb = row["diagnosis"], row.get("weight") is not None
     inside, outside = found["right_consistent"], found["right_inconsistent"]
@@ -88,10 +88,12 @@ def verdict(row: Mapping[str, Any]) -> str:
         shares += f", and {100 * inside:.0f} % of those that it agrees with"
     lost = lost_classes(row) if with_carb else _unlearned(found)
     price = f"{'loses' if with_carb else 'would lose'} {_in_words(lost)}" if lost else ""
-    if outside >= 0.5:
+    if row.get("class_weights") and not lost:
+        return f"Probably: {shares}; each class has a weight of its own, and none is lost."
+    if outside >= 0.5 and not row.get("class_weights"):
         harm = f"so CARB {'weighs' if with_carb else 'would weigh'} down what is right"
         return f"No: {shares}, {harm}{', and ' * bool(price)}{price}."
-    return f"Partly: {shares}, but CARB {price}." if price else f"Yes: only {shares}."
+    return f"Not for every class: {shares}, but CARB {price}." if price else f"Yes: only {shares}."
 
 
 def _unlearned(found: Mapping[str, Any]) -> list[str]:

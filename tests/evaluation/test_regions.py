@@ -87,12 +87,13 @@ def test_no_class_is_lost_in_the_warm_up_without_a_look_or_where_there_is_nearly
         ),
         (
             row(sky=0.9, road=0.0, car=0.0),
-            "Partly: 20 % of the pseudo-labels that the student disagrees with are right, and 90 % of those that it "
-            "agrees with, but CARB loses road and car.",
+            "Not for every class: 20 % of the pseudo-labels that the student disagrees with are right, and 90 % of "
+            "those that it agrees with, but CARB loses road and car.",
         ),
         (
             row(weight=None, car=0.0, inside=None),
-            "Partly: 20 % of the pseudo-labels that the student disagrees with are right, but CARB would lose car.",
+            "Not for every class: 20 % of the pseudo-labels that the student disagrees with are right, but CARB would "
+            "lose car.",
         ),
         (
             row(outside=0.5, sky=0.9),
@@ -103,6 +104,16 @@ def test_no_class_is_lost_in_the_warm_up_without_a_look_or_where_there_is_nearly
             row(weight=None, outside=0.8, sky=0.9, car=0.0),
             "No: 80 % of the pseudo-labels that the student disagrees with are right, and 90 % of those that it agrees "
             "with, so CARB would weigh down what is right, and would lose car.",
+        ),
+        (
+            row(outside=0.8, sky=0.9, car=0.0) | {"class_weights": {"sky": 0.1, "car": 1.0}},
+            "Probably: 80 % of the pseudo-labels that the student disagrees with are right, and 90 % of those that it "
+            "agrees with; each class has a weight of its own, and none is lost.",
+        ),
+        (
+            row(outside=0.8, sky=0.9, car=0.0) | {"class_weights": {"sky": 0.1, "car": 0.1}},
+            "Not for every class: 80 % of the pseudo-labels that the student disagrees with are right, and 90 % of "
+            "those that it agrees with, but CARB loses car.",
         ),
         (row(inside=None, outside=None), "Unknown: no truth is at hand."),
         (row(outside=None), "Unknown: the student agrees with all pseudo-labels."),

@@ -371,7 +371,7 @@ def test_the_regions_of_a_student_are_held_against_truth_by_class_with_a_verdict
     section = page.locator("#balance")
     expect(page.locator("#links")).to_contain_text("CARB")
     expect(section.locator("h3")).to_have_text([STUDENT])
-    expect(section.locator(".verdict")).to_contain_text("Partly: 20 % of the pseudo-labels that the student disagrees")
+    expect(section.locator(".verdict")).to_contain_text("Not for every class: 20 % of the pseudo-labels")
     expect(section.locator(".verdict")).to_contain_text("CARB loses car")
     assert section.locator("tbody th").all_inner_texts() == NAMES
     assert section.locator("tbody tr").nth(2).locator("td").all_inner_texts() == ["0.0", NO_VALUE, "10.0", "4.0"]
