@@ -40,7 +40,7 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
-def spell_out(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """A time that somebody waits: "45 s", "3 min", "2.5 h"."""
     if seconds < 100:
         return f"{max(1, round(seconds))} s"

@@ -132,15 +132,15 @@ def suggest(run: "Run") -> None:
 
     They are what a user's own data (folder, hf:...) start from; for others, save them for --config.
     """
-    from pipeline.progress import spell_out
+    from pipeline.progress import duration
     from pipeline.stages.estimates import estimate
     from pipeline.stages.run import suggestion
 
     click.echo(suggestion(run.spec, run.require_data(), run.clip)[1])
     times = estimate(run)
     click.echo(
-        f"# With the settings of this run: labels {times.image_s:.2g} s an image, {spell_out(times.labels_s)} in all; "
-        f"training {times.step_s:.2g} s a step, {spell_out(times.training_s)} for {run.config.train.steps} steps."
+        f"# With the settings of this run: labels {times.image_s:.2g} s an image, {duration(times.labels_s)} in all; "
+        f"training {times.step_s:.2g} s a step, {duration(times.training_s)} for {run.config.train.steps} steps."
     )
 
 

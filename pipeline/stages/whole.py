@@ -12,7 +12,7 @@ from labelgen.layout import store_exists
 from labelgen.samples import InputError, Sample
 from labelgen.store import PseudoLabelStore
 from pipeline.datasets.layouts import TRAIN_SPLIT
-from pipeline.progress import say, spell_out
+from pipeline.progress import duration, say
 from pipeline.stages.estimates import seconds_per_step
 from pipeline.stages.inspection import contact_sheet
 from pipeline.stages.labels import make_labels
@@ -39,7 +39,7 @@ def run_all(run: Run, split: str, names: Sequence[str]) -> tuple[Scored, Path]:
     make_labels(run, TRAIN_SPLIT, on_images=_first_look(run, samples) if is_main else lambda count: None)
     step_s = seconds_per_step(run)
     for name, config in configs.items():
-        next_is(f"student {name}, {config.steps} steps, about {spell_out(step_s * config.steps)}")
+        next_is(f"student {name}, {config.steps} steps, about {duration(step_s * config.steps)}")
         train_student(run, config, name)
     next_is(f"scores of pseudo-labels and students on {len(scored_on)} images of {split}, and the report")
     scored = evaluate(run, split, names)
@@ -67,7 +67,7 @@ def _first_look(run: Run, samples: Sequence[Sample]) -> Callable[[int], None]:
             return
         file.parent.mkdir(parents=True, exist_ok=True)
         write_png(file, contact_sheet(run.spec, first, store, FIRST))
-        waited = spell_out(time.monotonic() - started)
+        waited = duration(time.monotonic() - started)
         say(f"first pseudo-labels after {waited}: {file} (image | truth | global | local | fused)")
 
     return look
