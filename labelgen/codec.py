@@ -14,8 +14,12 @@ LEVELS = 255
 
 
 def encode(logits: NDArray[np.float32], dtype: np.dtype[Any]) -> tuple[NDArray[Any], tuple[float, float]]:
-    """One map of logits in the store's dtype, and its lowest and highest value. Inverse: `decode`."""
-    low, high = float(logits.min()), float(logits.max())
+    """One map of logits in the store's dtype, and its lowest and highest value. Inverse: `decode`.
+
+    NaN, where nothing is said, has no place among 8 bits.
+    """
+    said = logits[~np.isnan(logits)]
+    low, high = (float(said.min()), float(said.max())) if said.size else (0.0, 0.0)
     if dtype == np.uint8:
         step = (high - low) / LEVELS or 1.0  # a flat map is all level 0
         return np.rint((logits - low) / step).astype(np.uint8), (low, high)

@@ -16,6 +16,7 @@ CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+SILENT = -1e4  # a score that no engine gives, for a class that is not judged
 
 # A broken file is reported once, by us, with its path.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -147,8 +148,21 @@ def bilinear_weights(positions: NDArray[np.floating], cells: int) -> NDArray[np.
 
 
 def resize_logits(logits_Chw: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
-    """Bilinear to (C, height, width), where the corners of the outer cells are the corners of the image."""
+    """Bilinear to (C, height, width), where the corners of the outer cells are the corners of the image.
+
+    NaN (nothing said) stays with the pixels that are nearest to its cell.
+    """
     h, w = logits_Chw.shape[1:]
     rows = bilinear_weights((np.arange(height) + 0.5) * h / height, h)
     columns = bilinear_weights((np.arange(width) + 0.5) * w / width, w)
-    return np.asarray(rows @ logits_Chw @ columns.T, np.float32)
+    is_silent_Chw = np.isnan(logits_Chw)
+    if not is_silent_Chw.any():
+        return np.asarray(rows @ logits_Chw @ columns.T, np.float32)
+    resized = np.asarray(rows @ silenced(logits_Chw) @ columns.T, np.float32)
+    resized[resized < SILENT / 2] = np.nan
+    return resized
+
+
+def silenced(logits_Chw: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Logits with SILENT in place of NaN, which would not stay in its cell when maps are warped."""
+    return np.nan_to_num(logits_Chw, nan=SILENT)

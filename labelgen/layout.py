@@ -28,7 +28,7 @@ from labelgen.samples import InputError
 SCHEMA = 3
 READABLE = (2, SCHEMA)
 MARKER, CHECKSUM = "is_written", "checksum"
-VIEWS, LABELS = "views", "image_labels"
+VIEWS, LABELS, LOCAL_LOGITS = "views", "image_labels", "local_logits"
 # What is known of a view besides its logits: its box in pixels, how it was resized (-1 for the whole image: provenance
 # names the global zooms), the valid extent of its padded map, and the lowest and highest of its logits.
 VIEW_FIELDS = ("y0", "x0", "y1", "x1", "zoom", "rows", "columns", "lowest", "highest")
@@ -46,7 +46,7 @@ class StoreLayout:
     """What must be known before the first write: who is in the store, and how large the arrays are.
 
     global_grids: largest (h, w) per global zoom; local_grid: largest over all local views; local_count: most
-    local views that one image has. sentences and their vectors: given when each has logits of its own.
+    local views that one image has, or 0. sentences and their vectors: given when each has logits of its own.
     labels_digest: tells the image-level labels that were given from others.
     """
 
@@ -195,7 +195,8 @@ def _write_layout(group: zarr.Group, layout: StoreLayout, provenance: dict[str, 
     logits = DTYPES[layout.precision]
     for k, grid in enumerate(layout.global_grids):
         add(f"global_logits_{k}", (T, *grid), logits, f"image text row_{k} column_{k}")
-    add("local_logits", (V, T, *layout.local_grid), logits, "image local_view text local_row local_column")
+    if V:
+        add(LOCAL_LOGITS, (V, T, *layout.local_grid), logits, "image local_view text local_row local_column")
     add(VIEWS, (K + V, len(VIEW_FIELDS)), "float32", "image view field", -1)
     add(LABELS, (len(layout.text_vectors_CD),), "bool", "image class", False)
     add(CHECKSUM, (), "uint32", "image")

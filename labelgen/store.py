@@ -30,6 +30,7 @@ from labelgen.layout import (
     IDS,
     IDS_A_CHUNK,
     LABELS,
+    LOCAL_LOGITS,
     MARKER,
     READABLE,
     SCHEMA,
@@ -253,7 +254,7 @@ class PseudoLabelStore:
                 views[k] = (0, 0, *image.size, -1, h, w, *value_range)
             for v, view in enumerate(image.local_views):
                 h, w = view.logits.shape[1:]
-                block = blocks["local_logits"]
+                block = blocks[LOCAL_LOGITS]
                 block[i, v, :, :h, :w], value_range = encode(view.logits, block.dtype)
                 views[K + v] = (*view.box, view.zoom, h, w, *value_range)
         self.forget(rows)
@@ -321,12 +322,14 @@ class PseudoLabelStore:
         return np.asarray(np.mean([resize_logits(m, int(h), int(w)) for m in maps], axis=0), np.float32)
 
     def local_views(self, image_id: str) -> list[LocalView]:
-        """The local views of the image, in the order they were drawn."""
+        """The local views of the image, in the order they were drawn. Raises InputError for a store without any."""
         row, views, _ = self._about(image_id)
+        if "local" not in self.mask_views:
+            raise InputError(f"{self.path} holds no local views")
         seen = [view for view in views[self._global_zooms :] if view[0] >= 0]
         if not seen:
             raise InputError(f"{VIEWS} in {self.path} is gone; {VERIFY}")
-        stored_VThw = self._chunk("local_logits", row)[0]
+        stored_VThw = self._chunk(LOCAL_LOGITS, row)[0]
         maps = []
         for view, stored_Thw in zip(seen, stored_VThw, strict=False):
             h, w = view[GRID].astype(int)
@@ -335,17 +338,23 @@ class PseudoLabelStore:
             maps.append(LocalView((y0, x0, y1, x1), float(view[ZOOM]), logits_Chw))
         return maps
 
+    @cached_property
+    def mask_views(self) -> tuple[MaskView, ...]:
+        """Which masks there are: of the whole image, and where there are local views, of these and of both."""
+        return ("global", "local", "fused") if LOCAL_LOGITS in self._group else ("global",)
+
     def logits(
         self, image_id: str, view: MaskView = "global", size: tuple[int, int] | None = None
     ) -> NDArray[np.float32]:
         """(C, H, W) float32 cosines in the image's size, or in `size`; NaN where no view looked.
 
-        "global": the whole image in one view; "local": all local views merged; "fused": the mean of both.
+        "global": the whole image in one view; "local": all local views merged; "fused": the mean of both, which is
+        the first where there are no local views.
         """
         height, width = self.size(image_id)
         if view == "local":
             logits_CHW = self._merged_locals(image_id)
-        elif view == "global":
+        elif view == "global" or (view == "fused" and view not in self.mask_views):
             logits_CHW = resize_logits(self.global_logits(image_id), height, width)
         elif view == "fused":
             whole_CHW = resize_logits(self.global_logits(image_id), height, width)
@@ -408,7 +417,8 @@ class PseudoLabelStore:
     def _global_zooms(self) -> int:
         if self._is_old:
             return int(self._array("global_grid").shape[1])
-        return int(self._array(VIEWS).shape[1] - self._array("local_logits").shape[1])
+        local = self._array(LOCAL_LOGITS).shape[1] if "local" in self.mask_views else 0
+        return int(self._array(VIEWS).shape[1] - local)
 
     def _find(self, image_id: str) -> int | None:
         """Row of an image that is in the store or will be; None for a stranger (of 2**64 / N, one is mistaken)."""

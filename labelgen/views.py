@@ -22,6 +22,7 @@ class ViewConfig:
     """Which views of an image CLIP sees (CARB, "Local View Sampling")."""
 
     global_zooms: tuple[float, ...] = (1.0,)  # the whole image, resized by each of these
+    local: bool = True  # False: no local views
     local_height: int = 512  # pixels of the image; upright crops are best (CARB, Fig. 6a)
     local_width: int = 256
     local_zooms: tuple[float, float] = (1.0, 2.0)  # a crop is resized by a random factor in this range
@@ -69,6 +70,8 @@ def local_views(config: ViewConfig, image_id: str, height: int, width: int) -> l
 
     A crop larger than the image is cut to it.
     """
+    if not config.local:
+        return []
     rng = np.random.default_rng([config.seed, zlib.crc32(image_id.encode())])
     crop_h, crop_w = min(config.local_height, height), min(config.local_width, width)
     zooms = _zooms(config)
@@ -82,6 +85,8 @@ def local_views(config: ViewConfig, image_id: str, height: int, width: int) -> l
 
 def count_local(config: ViewConfig, height: int, width: int) -> int:
     """How many local views an image of that size has, whatever its id."""
+    if not config.local:
+        return 0
     sides = ((height, config.local_height), (width, config.local_width))
     return math.prod(_count(length, min(crop, length), config.overlap) for length, crop in sides)
 
@@ -131,15 +136,15 @@ def merge(views: Sequence[tuple[Box, NDArray[np.float32]]], height: int, width: 
 def to_mask(
     logits_CHW: NDArray[np.float32], is_present_C: NDArray[np.bool_], ignore_index: int = IGNORE_INDEX
 ) -> NDArray[np.uint8]:
-    """Pseudo-labels (H, W): the best class among those present; ignore where logits are NaN or nothing is present.
+    """Pseudo-labels (H, W): the best class among those present; ignore where none of them has a logit (but NaN).
 
     Absent classes are out (-inf), not multiplied by 0 as in the authors' code, where they beat negative scores.
     """
     if not is_present_C.any():
         return np.full(logits_CHW.shape[1:], ignore_index, np.uint8)
-    filtered = np.where(is_present_C[:, None, None], logits_CHW, -np.inf)
+    filtered = np.where(is_present_C[:, None, None] & ~np.isnan(logits_CHW), logits_CHW, -np.inf)
     mask: NDArray[np.uint8] = filtered.argmax(0).astype(np.uint8)
-    mask[np.isnan(logits_CHW[0])] = ignore_index
+    mask[np.isneginf(filtered.max(0))] = ignore_index
     return mask
 
 

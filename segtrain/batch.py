@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from labelgen.images import IMAGENET_MEAN, IMAGENET_STD
+from labelgen.images import IMAGENET_MEAN, IMAGENET_STD, SILENT
 from labelgen.samples import IGNORE_INDEX
 from segtrain.data import FILL, RawBatch, WarpedLogits
 
@@ -84,7 +84,8 @@ def warp_images(image_BHW3: Tensor, rows_BY: Tensor, columns_BX: Tensor) -> Tens
 
 
 def pseudo_labels(view: WarpedLogits, is_present_BC: Tensor) -> Tensor:
-    """Pseudo-labels (B, R, K) int64 of a view on the crop: the best class among those present; 255 outside the view.
+    """Pseudo-labels (B, R, K) int64 of a view on the crop: the best class among those present; 255 outside the view
+    and where none of them has a logit (SILENT).
 
     Logits are warped first: warping class ids would invent classes at borders.
     """
@@ -95,7 +96,8 @@ def pseudo_labels(view: WarpedLogits, is_present_BC: Tensor) -> Tensor:
     absent_BC = ~is_present_BC
     filtered_BRCK = warped_BRCK.view(B, rows, C, columns).masked_fill_(absent_BC[:, None, :, None], -torch.inf)
     outside_BRK = ~(view.rows_BRh.any(2)[:, :, None] & view.columns_BKw.any(2)[:, None, :])
-    return filtered_BRCK.max(2).indices.masked_fill_(outside_BRK | absent_BC.all(1)[:, None, None], IGNORE_INDEX)
+    best_BRK, class_BRK = filtered_BRCK.max(2)  # -inf where nothing is present
+    return class_BRK.masked_fill_(outside_BRK | (best_BRK < SILENT / 2), IGNORE_INDEX)
 
 
 def change_colours(image_B3HW: Tensor, colours_B4: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from labelgen.images import IMAGENET_MEAN, read_image
+from labelgen.images import IMAGENET_MEAN, read_image, silenced
 from labelgen.samples import IGNORE_INDEX, InputError, Sample
 from labelgen.store import AGAIN, LocalView, PseudoLabelStore
 from labelgen.views import ViewConfig
@@ -141,6 +141,8 @@ class PseudoLabelledImages(Dataset[RawBatch]):
         absent = store.missing(sample["image_id"] for sample in samples)
         if absent:
             raise InputError(f"{len(absent)} of {len(samples)} images have no pseudo-labels in {store_path}; {AGAIN}")
+        if views == "local" and "local" not in store.mask_views:
+            raise InputError(f"{store_path} holds no local views; train on the whole images with train.views=base")
         self.samples, self.store_path, self.config = list(samples), store_path, config
         self.seed, self.views, self.loss_stride, self.local_crops = seed, views, loss_stride, local_crops
         self.filter_labels = filter_labels
@@ -208,7 +210,7 @@ class PseudoLabelledImages(Dataset[RawBatch]):
     def _warped(self, view: LocalView, geometry: Geometry) -> WarpedLogits:
         rows, columns = (-(-side // self.loss_stride) for side in (geometry.crop_height, geometry.crop_width))
         weights = view_weights(geometry, view.box, view.logits.shape[1:], rows, columns)
-        return WarpedLogits(*map(torch.from_numpy, (view.logits, *weights)))
+        return WarpedLogits(*map(torch.from_numpy, (silenced(view.logits), *weights)))
 
     def _look(self, rng: np.random.Generator, place: Place) -> dict[str, Tensor]:
         """Where CLIP looks in the crop, at random; all local views of a step have one size and one zoom."""

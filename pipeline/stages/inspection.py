@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     from labelgen.maskclip import DenseCLIP
 
-PSEUDO_VIEWS: tuple[MaskView, ...] = ("global", "local", "fused")
 Mask = NDArray[np.uint8]
 
 
@@ -69,12 +68,12 @@ def score_labels(
     on_images: Callable[[int], object] = lambda count: None,
 ) -> tuple[dict[str, Tally], ImageLabelScores]:
     """Pseudo-labels of each view against truth, and the image-level labels against the classes that truth shows."""
-    tallies = {str(view): Tally(len(spec.classes)) for view in PSEUDO_VIEWS}
+    tallies = {str(view): Tally(len(spec.classes)) for view in store.mask_views}
     said, shown = list[NDArray[np.bool_]](), list[list[int]]()
     for sample in samples:
         image_id = sample["image_id"]
         truth_HW = read_truth(spec, sample)
-        for view in PSEUDO_VIEWS:
+        for view in store.mask_views:
             tallies[view].update(image_id, truth_HW, fit(store.mask(image_id, view), truth_HW.shape, sample))
         said.append(store.labels_of(image_id))
         shown.append(present_classes(truth_HW))
@@ -93,7 +92,7 @@ def contact_sheet(
         pictures = {"image": read_image(sample["image_path"])}
         if sample["label_path"] is not None:
             pictures["truth"] = colourise(spec.read_truth(sample["label_path"]), palette)
-        pictures |= {view: colourise(store.mask(sample["image_id"], view), palette) for view in PSEUDO_VIEWS}
+        pictures |= {view: colourise(store.mask(sample["image_id"], view), palette) for view in store.mask_views}
         rows.append(list(pictures.values()))
         captions = list(pictures)
     sheet = panel(rows, captions)

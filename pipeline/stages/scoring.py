@@ -21,7 +21,7 @@ from labelgen.samples import Sample
 from pipeline.datasets import DatasetSpec
 from pipeline.progress import progress
 from pipeline.runs import provenance, write_json, write_text
-from pipeline.stages.inspection import PSEUDO_VIEWS, fit, read_truth
+from pipeline.stages.inspection import fit, read_truth
 from pipeline.stages.labels import make_labels
 from pipeline.stages.run import Run, process_state
 from pipeline.stages.sources import Picture, Source, other_sources, pseudo_sources, student_sources
@@ -160,7 +160,7 @@ def _panel(spec: DatasetSpec, scored: Scored) -> Picture:
         image_HW3 = read_image(sample["image_path"])
         maps = {name: source.again(sample, image_HW3) for name, source in scored.sources.items()}
         pictures = {"image": image_HW3, "truth": colourise(read_truth(spec, sample), palette)}
-        pseudo = {view: maps[f"pseudo-labels {view}"] for view in PSEUDO_VIEWS[:2]}
+        pseudo = {view: maps[name] for view in ("global", "local") if (name := f"pseudo-labels {view}") in maps}
         pictures |= {f"{view} pseudo-labels": colourise(pseudo_HW, palette) for view, pseudo_HW in pseudo.items()}
         last = list(maps)[-1]
         if not last.startswith("pseudo-labels "):

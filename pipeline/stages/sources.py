@@ -18,7 +18,6 @@ from labelgen.images import IMAGENET_MEAN, IMAGENET_STD, read_class_map, write_i
 from labelgen.samples import ClassSet, InputError, Sample
 from labelgen.store import MaskView, PseudoLabelStore
 from pipeline.datasets import DatasetSpec
-from pipeline.stages.inspection import PSEUDO_VIEWS
 from pipeline.stages.run import process_state
 
 if TYPE_CHECKING:
@@ -64,7 +63,7 @@ def pseudo_sources(store: PseudoLabelStore, maps: Path) -> dict[str, Source]:
 
     return {
         f"pseudo-labels {view}": Source(partial(class_map, view), store.path, maps / f"pseudo-labels-{view}")
-        for view in PSEUDO_VIEWS
+        for view in store.mask_views
     }
 
 

@@ -23,7 +23,7 @@ from pipeline.datasets import DatasetSpec
 from pipeline.datasets.tag_noise import TAGGINGS, Tagging, draw, noisy_tags
 from pipeline.progress import progress
 from pipeline.runs import write_json, write_text
-from pipeline.stages.inspection import PSEUDO_VIEWS, ImageLabelScores, fit, read_truth
+from pipeline.stages.inspection import ImageLabelScores, fit, read_truth
 from pipeline.stages.run import Run
 
 
@@ -63,7 +63,7 @@ def sweep_tags(
     has no pseudo-labels at all: its pixels miss the truth.
     """
     K, N, C = len(taggings), len(samples), len(spec.classes)
-    matrices = {view: [ConfusionMatrix(C) for _ in taggings] for view in PSEUDO_VIEWS}
+    matrices = {view: [ConfusionMatrix(C) for _ in taggings] for view in store.mask_views}
     said_KNC, exact_NC = np.zeros((K, N, C), bool), np.zeros((N, C), bool)
     for row, sample in enumerate(samples):
         image_id = sample["image_id"]
@@ -73,7 +73,7 @@ def sweep_tags(
         exact_NC[row] = noisy_tags(Tagging("exact"), truth_HW, guessed_C, draw_C)
         for k, tagging in enumerate(taggings):
             said_KNC[k, row] = noisy_tags(tagging, truth_HW, guessed_C, draw_C)
-        for view in PSEUDO_VIEWS:
+        for view in store.mask_views:
             counts = _count(sample, truth_HW, store.logits(image_id, view), said_KNC[:, row])
             matrices[view] = [total + count for total, count in zip(matrices[view], counts, strict=True)]
         on_images(1)
@@ -81,7 +81,7 @@ def sweep_tags(
         TagScores(
             tagging,
             ImageLabelScores.of(said_KNC[k], exact_NC),
-            {view: matrices[view][k].scores() for view in PSEUDO_VIEWS},
+            {view: matrices[view][k].scores() for view in store.mask_views},
         )
         for k, tagging in enumerate(taggings)
     ]
@@ -129,6 +129,6 @@ def evaluate_tags(run: Run, split: str, seed: int = 0) -> dict[str, Any]:
 
 def as_markdown(rows: Sequence[dict[str, Any]]) -> str:
     """The table of a sweep, in percent: a line for each kind of tags."""
-    header = ["precision", "recall", *(f"{view} mIoU" for view in PSEUDO_VIEWS)]
+    header = ["precision", "recall", *(f"{view} mIoU" for view in rows[0]["miou"])]
     lines = {row["name"]: [row["precision"], row["recall"], *row["miou"].values()] for row in rows}
     return markdown(header, lines)

@@ -23,13 +23,13 @@ LABELS: list[list[int]] = [[0, 1], [0], []]
 RNG = np.random.default_rng(0)
 
 
-def layout(ids: tuple[str, ...] = ("a", "b", "c"), **others: Any) -> StoreLayout:
+def layout(ids: tuple[str, ...] = ("a", "b", "c"), local_count: int = 2, **others: Any) -> StoreLayout:
     return StoreLayout(
         image_ids=ids,
         text_vectors_CD=np.eye(2, 4, dtype=np.float32),
         global_grids=[(3, 4)],
         local_grid=(2, 2),
-        local_count=2,
+        local_count=local_count,
         images_per_shard=2,
         **others,
     )
@@ -73,6 +73,19 @@ def test_masks_have_the_size_of_the_image_and_only_classes_present(tmp_path: Pat
     assert np.unique(local[:, 8:]).tolist() == [255]  # no view looked there
     assert np.unique(store.mask("b", "fused")).tolist() == [0]
     assert "_repr_html_" in dir(store)
+
+
+def test_a_store_may_do_without_local_views_and_leave_pixels_unsaid(tmp_path: Path) -> None:
+    store = PseudoLabelStore.create(tmp_path / "s.zarr", layout(("a",), local_count=0), PROVENANCE)
+    maps = np.array([[[0.1, np.nan]], [[np.nan, np.nan]]], np.float32)
+    store.write_shard(store.shards()[0], [ImageLogits("a", (8, 16), [0, 1], [maps], [])])
+    assert store.mask_views == ("global",)
+    np.testing.assert_allclose(store.global_logits("a"), maps, rtol=1e-3)
+    assert store.mask("a").tolist() == [[0] * 8 + [255] * 8] * 8
+    np.testing.assert_array_equal(store.mask("a", "fused"), store.mask("a"))
+    with pytest.raises(InputError, match="holds no local views"):
+        store.mask("a", "local")
+    assert verify(store) == []
     assert "car" in store._repr_html_()
 
 

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from labelgen.images import resize_logits
 from labelgen.samples import InputError
 from labelgen.views import (
     View,
@@ -62,6 +63,15 @@ def test_image_without_labels_is_all_ignored_and_so_are_unseen_pixels() -> None:
     assert to_mask(logits, np.array([False, False])).tolist() == [[255, 255]]
     logits[:, 0, 1] = np.nan
     assert to_mask(logits, np.array([False, True])).tolist() == [[1, 255]]
+
+
+def test_a_class_that_is_not_judged_loses_and_takes_no_pixel_of_its_neighbours() -> None:
+    logits = np.array([[[np.nan, 0.1]], [[-0.5, np.nan]], [[np.nan, np.nan]]], np.float32)
+    assert to_mask(logits, np.array([True, True, True])).tolist() == [[1, 0]]
+    assert to_mask(logits, np.array([True, False, True])).tolist() == [[255, 0]]
+    resized = resize_logits(logits, 1, 8)
+    assert np.isnan(resized[0]).tolist() == [[True] * 4 + [False] * 4]
+    assert to_mask(resized, np.array([True, False, True])).tolist() == [[255] * 4 + [0] * 4]
 
 
 @pytest.mark.parametrize(

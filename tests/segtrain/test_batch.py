@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from labelgen.images import IMAGENET_MEAN, IMAGENET_STD, resize_image
+from labelgen.images import IMAGENET_MEAN, IMAGENET_STD, resize_image, silenced
 from labelgen.samples import Sample
 from labelgen.store import LocalView
 from pipeline.datasets import DATASETS
@@ -66,6 +66,17 @@ def test_pseudo_labels_of_several_grids_equal_those_of_each_alone() -> None:
     raw = collate(samples)
     assert raw.global_view is not None
     np.testing.assert_array_equal(pseudo_labels(raw.global_view, raw.is_present_BC), np.stack(expected))
+
+
+def test_pixels_of_which_nothing_is_said_are_ignored_on_the_crop() -> None:
+    logits = np.array([[[np.nan, 0.1, np.nan]], [[0.2, 0.3, np.nan]]], np.float32)
+    geometry = Geometry(1.0, 0, 0, False, 2, 12)
+    weights = view_weights(geometry, (0, 0, 2, 12), (1, 3), 2, 12)
+    view = WarpedLogits(*(torch.from_numpy(part)[None] for part in (silenced(logits), *weights)))
+    (pseudo,) = pseudo_labels(view, torch.tensor([[True, True]])).tolist()
+    assert pseudo == [[1] * 8 + [255] * 4] * 2
+    (pseudo,) = pseudo_labels(view, torch.tensor([[True, False]])).tolist()
+    assert pseudo == [[255] * 4 + [0] * 4 + [255] * 4] * 2
 
 
 @pytest.mark.parametrize("hue", [-20, 0, 7, 20])
