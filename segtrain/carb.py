@@ -91,6 +91,34 @@ class Regions(NamedTuple):
         consistent = _mean(self.loss_BHW, self.consistent_BHW, counted_c)
         return consistent + weight * _mean(balanced_BHW, self.inconsistent_BHW, counted_i)
 
+    def correction_loss(
+        self,
+        logits_BCHW: Tensor,
+        is_present_BC: Tensor,
+        is_learned_C: Tensor,
+        confidence: float,
+        *,
+        judge_BCHW: Tensor | None = None,
+        over_all: bool = False,
+    ) -> Tensor:
+        """Cross-entropy towards the prediction S itself where it is to be believed, a scalar to be added to `loss`.
+
+        S is believed on inconsistent pixels where its softmax over the classes in the image exceeds `confidence` and
+        whose pseudo-label is of a learned class: the student knows that class, sees another one, and is sure. The mean
+        is over the inconsistent region. Targets of one's own date from Reed et al. (2015); that each class begins once
+        it has been learned, from ADELE (Liu et al., CVPR 2022), which replaces labels. Not in CARB.
+
+        is_learned_C: bool. judge_BCHW: as in `find_regions`.
+        """
+        with torch.no_grad():
+            absent_BC11 = ~is_present_BC.bool()[:, :, None, None]
+            judge_BCHW = logits_BCHW if judge_BCHW is None else judge_BCHW
+            sure_BHW, predicted_BHW = judge_BCHW.masked_fill(absent_BC11, -math.inf).softmax(1).max(1)
+            doubted_BHW = self.inconsistent_BHW & is_learned_C[self.pseudo_BHW.clamp(max=len(is_learned_C) - 1)]
+            believed_BHW = doubted_BHW & (sure_BHW > confidence)
+        loss_BHW = F.cross_entropy(logits_BCHW, predicted_BHW, reduction="none")
+        return _mean(loss_BHW, believed_BHW, self._counted(over_all)[1])
+
     def _counted(self, over_all: bool) -> tuple[Tensor, Tensor]:
         both_BHW = self.consistent_BHW | self.inconsistent_BHW
         return (both_BHW, both_BHW) if over_all else (self.consistent_BHW, self.inconsistent_BHW)
@@ -180,6 +208,7 @@ class ClassBalancer:
     def __init__(self, window: int = 5, gate: tuple[float, float] | None = None) -> None:
         self.window, self.gate = window, gate
         self._queue_W4C = torch.zeros(0)  # of ClassLosses, the newest last; grows to the window
+        self.learned_C = torch.zeros(0)  # t_k of the last update, where there is a gate
 
     @torch.no_grad()
     def update(self, losses: ClassLosses, weight: Tensor | float) -> Tensor:
@@ -195,8 +224,8 @@ class ClassBalancer:
             return ratio_C
         low, high = self.gate
         share_C = pixels_c / (pixels_c + pixels_i).clamp(min=1)
-        learned_C = ((share_C - low) / (high - low)).clamp(0, 1)
-        weights_C: Tensor = learned_C * weight + (1 - learned_C) * ratio_C
+        self.learned_C = ((share_C - low) / (high - low)).clamp(0, 1)
+        weights_C: Tensor = self.learned_C * weight + (1 - self.learned_C) * ratio_C
         return weights_C
 
     def state_dict(self) -> dict[str, Any]:

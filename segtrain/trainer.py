@@ -49,6 +49,9 @@ class TrainConfig:
         0.3,
         0.6,
     )  # of balance=gated: consistent shares where a class begins and ends to switch
+    # of balance=gated: confidence in 0..1 above which the student's own prediction is a target, too, where it disagrees
+    # with a pseudo-label of a class that it has learned (see Regions.correction_loss); 0 = off
+    correction: float = 0.0
     weight_floor: float = 0.0  # no weight falls below this
     teacher: float = 0.0  # momentum of a mean teacher that predicts S in the student's place; 0 = the student itself
     queue: int = 5  # steps that the weights look back
@@ -89,7 +92,9 @@ class TrainConfig:
             raise InputError("train.balance=fixed and train.fixed_weight=W belong together; the paper's best is 0.1")
         if not 0 <= self.gate[0] < self.gate[1] <= 1:
             raise InputError(f"train.gate must be two rising shares in [0, 1], got {self.gate}")
-        for name in ("weight_floor", "teacher"):
+        if self.correction and self.balance != "gated":
+            raise InputError("train.correction asks which classes are learned, which only train.balance=gated tells")
+        for name in ("weight_floor", "teacher", "correction"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"train.{name} must be in [0, 1), got {getattr(self, name)}")
         for name in ("steps", "batch", "accumulate", "queue", "loss_stride", "checkpoint_every", "keep"):
@@ -252,18 +257,28 @@ class Trainer:
             if use_local:
                 loss = loss + warmup_loss(local_BCHW, batch.local_pseudo_BHW)
             return StepLoss(loss)
-        over_all = self.config.region_mean == "all"
+        over_all, is_present_BC = self.config.region_mean == "all", batch.is_present_BC
         judge_BCHW = self._judged(batch)
-        g = find_regions(logits_BCHW, batch.global_pseudo_BHW, batch.is_present_BC, judge_BCHW=judge_BCHW)
+        g = find_regions(logits_BCHW, batch.global_pseudo_BHW, is_present_BC, judge_BCHW=judge_BCHW)
         means = g.means(over_all=over_all)
         # measured on the global view, used for both (CARB, "Adaptive Region Balancing")
         weight, class_weights_C = self._weights(g, means, logits_BCHW.shape[1])
         applied = weight if class_weights_C is None else class_weights_C
-        loss = g.loss(applied, over_all=over_all)
+
+        def carb_loss(regions: Regions, logits_BCHW: Tensor, judge_BCHW: Tensor | None) -> Tensor:
+            loss = regions.loss(applied, over_all=over_all)
+            if not self.config.correction or self.class_balancer is None:
+                return loss
+            is_learned_C, confidence = self.class_balancer.learned_C == 1, self.config.correction
+            return loss + regions.correction_loss(
+                logits_BCHW, is_present_BC, is_learned_C, confidence, judge_BCHW=judge_BCHW, over_all=over_all
+            )
+
+        loss = carb_loss(g, logits_BCHW, judge_BCHW)
         if use_local:
             judge_BCHW = judge_BCHW if batch.local_image_B3HW is None else None
-            l = find_regions(local_BCHW, batch.local_pseudo_BHW, batch.is_present_BC, judge_BCHW=judge_BCHW)  # noqa: E741
-            loss = loss + l.loss(applied, over_all=over_all)
+            l = find_regions(local_BCHW, batch.local_pseudo_BHW, is_present_BC, judge_BCHW=judge_BCHW)  # noqa: E741
+            loss = loss + carb_loss(l, local_BCHW, judge_BCHW)
         return StepLoss(loss, RegionLosses(*(value.detach() for value in means)), weight, class_weights_C)
 
     def _weights(self, regions: Regions, means: RegionLosses, classes: int) -> tuple[Tensor, Tensor | None]:

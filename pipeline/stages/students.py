@@ -31,28 +31,21 @@ if TYPE_CHECKING:
 
     from segtrain.trainer import StepResult, TrainConfig
 
-PAPER: "dict[str, Any]" = {"carb": True, "balance": "adaptive", "fixed_weight": None}
-GATED: "dict[str, Any]" = {"carb": True, "balance": "gated", "fixed_weight": None}
-# The rows of CARB's Table 1, its weight w as the configuration has it (+carb), as the paper has it, or gated; and the
-# upper bound that trains on pixel labels.
+PAPER: "dict[str, Any]" = {"carb": True, "balance": "adaptive", "fixed_weight": None, "correction": 0.0}
+GATED = PAPER | {"balance": "gated"}
+CORRECTED = GATED | {"correction": 0.8}
+# The rows of CARB's Table 1, with CARB as the configuration has it (+carb), the paper's weight w, gated weights, or
+# these and correction; and the upper bound that trains on pixel labels.
 STUDENTS: "dict[str, dict[str, Any]]" = {"truth": {"views": "truth", "carb": False}} | {
     views + suffix: {"views": views} | weights
     for views in ("base", "local", "dual")
-    for suffix, weights in (("", {"carb": False}), ("+carb", {"carb": True}), ("+paper", PAPER), ("+gated", GATED))
+    for suffix, weights in (
+        *(("", {"carb": False}), ("+carb", {"carb": True})),
+        *(("+paper", PAPER), ("+gated", GATED), ("+corrected", CORRECTED)),
+    )
 }
 # What an ablation trains.
-TABLE = (
-    "base",
-    "base+paper",
-    "base+gated",
-    "local",
-    "local+paper",
-    "local+gated",
-    "dual",
-    "dual+paper",
-    "dual+gated",
-    "truth",
-)
+TABLE = (*(views + suffix for views in ("base", "local", "dual") for suffix in ("", "+paper", "+corrected")), "truth")
 
 
 def variants(config: "TrainConfig", names: Sequence[str]) -> "dict[str, TrainConfig]":

@@ -66,6 +66,10 @@ def test_resolved_settings_build_the_same_configuration() -> None:
             "train.balance=fixed",
             "train.balance=fixed and train.fixed_weight=W belong together; the paper's best is 0.1",
         ),
+        (
+            "train.correction=0.8",
+            "train.correction asks which classes are learned, which only train.balance=gated tells",
+        ),
         ("train.fixed_weight=0.1", "train.balance=fixed and train.fixed_weight=W belong together"),
         ("train.gate=[0.6, 0.3]", r"train.gate must be two rising shares in \[0, 1\], got \(0.6, 0.3\)"),
         ("train.teacher=1", r"train.teacher must be in \[0, 1\), got 1.0"),

@@ -230,6 +230,34 @@ def test_a_teacher_s_prediction_splits_and_the_student_s_loss_counts() -> None:
     torch.testing.assert_close(regions.means().consistent, torch.tensor((3 * EASY + 2 * HARD) / 5))
 
 
+def test_correction_by_hand() -> None:
+    """Two pixels are inconsistent; the student is sure by e^2 / (e^2 + 2) = 0.787 of the other class."""
+    regions, zero_is_learned = find_regions(said(), PSEUDO, ALL), torch.tensor([True, False, False])
+    loss = regions.correction_loss(said(), ALL, zero_is_learned, 0.7)
+    torch.testing.assert_close(loss, torch.tensor(EASY / 2))  # the other one's pseudo-label is of an unlearned class
+    torch.testing.assert_close(
+        regions.correction_loss(said(), ALL, zero_is_learned, 0.7, over_all=True), torch.tensor(EASY / 5)
+    )
+    torch.testing.assert_close(regions.correction_loss(said(), ALL, ALL[0], 0.7), torch.tensor(EASY))
+    assert regions.correction_loss(said(), ALL, ALL[0], 0.8) == 0  # not sure enough
+    # of two classes in the image e^2 / (e^2 + 1) = 0.881: what is absent takes no share
+    two = torch.tensor([[True, True, False]])
+    torch.testing.assert_close(regions.correction_loss(said(), two, ALL[0], 0.8), torch.tensor(EASY))
+
+
+def test_correction_towards_a_teacher_and_without_anything_to_correct() -> None:
+    teacher = said(torch.tensor([[[0, 0, 2], [1, 1, 0]]]))
+    regions = find_regions(said(), PSEUDO, ALL, judge_BCHW=teacher)
+    loss = regions.correction_loss(said(), ALL, ALL[0], 0.7, judge_BCHW=teacher)
+    torch.testing.assert_close(loss, torch.tensor(HARD))  # the student says 1 where the teacher says 2
+    logits = said().requires_grad_()
+    for present in (ALL & False, torch.tensor([[True, False, False]])):
+        regions = find_regions(logits, torch.full((1, 2, 3), 255), present)
+        regions.correction_loss(logits, present, ALL[0], 0.7).backward()
+    assert logits.grad is not None
+    assert not logits.grad.any()
+
+
 def test_class_wise_weights_by_hand() -> None:
     balancer = ClassBalancer(window=2)
     # mean 1 of consistent against 4 of inconsistent pixels; 3 against 2, cut at 1; unlearned; nothing inconsistent
@@ -253,6 +281,7 @@ def test_gated_weights_by_hand() -> None:
     )
     weights = balancer.update(losses, torch.tensor(0.05))
     torch.testing.assert_close(weights, torch.tensor([0.05, 0.25, 0.15, 1, 1]))
+    torch.testing.assert_close(balancer.learned_C, torch.tensor([1.0, 0, 0.5, 0, 0]))
 
 
 def test_no_class_is_left_without_anything_to_learn_from_as_w_falls() -> None:

@@ -264,7 +264,9 @@ def run(
     return student, results
 
 
-@pytest.mark.parametrize("others", [{}, {"balance": "gated", "teacher": 0.9}], ids=["carb", "gated, mean teacher"])
+@pytest.mark.parametrize(
+    "others", [{}, {"balance": "gated", "teacher": 0.9, "correction": 0.5}], ids=["carb", "gated, corrected"]
+)
 def test_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
     samples: list[Sample], store_path: Path, tmp_path: Path, others: dict[str, Any]
 ) -> None:
