@@ -3,6 +3,7 @@
 Shapes: N images, C classes, R resamples.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -41,24 +42,32 @@ class Difference:
 
 
 def compare(a: Tally, b: Tally, seed: int = 0) -> tuple[Difference, list[Difference]]:
-    """The difference of mIoU, and of every class's IoU, from `a` to `b`, by a paired bootstrap over images.
+    """The difference of mIoU, and of every class's IoU, from `a` to `b`: `compare_pairs` of one pair."""
+    return compare_pairs([(a, b)], seed)
+
+
+def compare_pairs(pairs: Sequence[tuple[Tally, Tally]], seed: int = 0) -> tuple[Difference, list[Difference]]:
+    """The mean difference over pairs (a, b), such as one a training seed, by a paired bootstrap over images.
 
     Images are drawn with replacement, the same for both; their counts are added up before IoUs are taken, as they are
     over a data set (Efron & Tibshirani, "An Introduction to the Bootstrap", percentile interval). It tells how much
     depends on which images were scored; not how much on the seed of the training.
     Raises ValueError for tallies of other images or classes.
     """
-    if a.image_ids != b.image_ids or a.num_classes != b.num_classes:
+    tallies = [tally for pair in pairs for tally in pair]
+    if any(t.image_ids != tallies[0].image_ids or t.num_classes != tallies[0].num_classes for t in tallies):
         raise ValueError("only scores of the same images and classes can be compared")
-    images = len(a.image_ids)
+    images = len(tallies[0].image_ids)
     drawn_RN = np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), RESAMPLES)
     weights_RN = np.concatenate([np.ones((1, images)), drawn_RN])  # the first row is the data set as it is
-    iou_a_RC, iou_b_RC = (iou(*(weights_RN @ counts_NC for counts_NC in totals(t.confusion))) for t in (a, b))
-    pixels_NC = sum((np.add.reduce(totals(t.confusion)) for t in (a, b)), np.zeros(1))
+    ious = [iou(*(weights_RN @ counts_NC for counts_NC in totals(t.confusion))) for t in tallies]
+    pixels_NC = sum((np.add.reduce(totals(t.confusion)) for t in tallies), np.zeros(1))
     shown_C = (pixels_NC > 0).sum(0)
-    columns = zip((iou_b_RC - iou_a_RC).T, shown_C.tolist(), strict=True)
+    change_RC = np.mean([b_RC - a_RC for a_RC, b_RC in zip(ious[::2], ious[1::2], strict=True)], axis=0)
+    columns = zip(change_RC.T, shown_C.tolist(), strict=True)
     by_class = [Difference.of(float(column[0]), column[1:], shown) for column, shown in columns]
-    miou_R = _mean_of_rows(iou_b_RC) - _mean_of_rows(iou_a_RC)
+    means = [_mean_of_rows(iou_RC) for iou_RC in ious]
+    miou_R = np.mean([b_R - a_R for a_R, b_R in zip(means[::2], means[1::2], strict=True)], axis=0)
     return Difference.of(float(miou_R[0]), miou_R[1:], images), by_class
 
 

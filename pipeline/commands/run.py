@@ -52,12 +52,12 @@ def run(run: "Run", split: str, students: str) -> None:
 @click.option("--seeds", default=3, show_default=True, type=click.IntRange(1), help="How often to train each student.")
 @click.option(
     "--students",
-    help="Which, with commas between. Default: CARB's Table 1, its weight the paper's and gated, and truth.",
+    help="Which, with commas between. Default: CARB's Table 1, CARB as in the paper and corrected, and truth.",
 )
 def ablation(run: "Run", split: str | None, seeds: int, students: str | None) -> None:
     """Train every kind of student for several seeds; print mean and spread (CARB, Table 1). Run again to resume."""
     from pipeline.stages.ablation import ablation as compare
-    from pipeline.stages.ablation import as_markdown
+    from pipeline.stages.ablation import as_markdown, gains_as_markdown
     from pipeline.stages.run import process_state
     from pipeline.stages.students import TABLE
 
@@ -68,6 +68,7 @@ def ablation(run: "Run", split: str | None, seeds: int, students: str | None) ->
         return
     click.echo(f"\nIoU in percent on {run.spec.name} {split}, mean and standard deviation of {seeds} seeds")
     click.echo(as_markdown(result))
+    click.echo(f"\nWhat CARB gains, in points\n{gains_as_markdown(result)}")
     click.echo(f"\nscores in {run.out / 'ablation.json'}")
 
 

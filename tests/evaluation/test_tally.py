@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix
 
 from evaluation.boundary import count_boundaries, near_outline
-from evaluation.comparison import compare
+from evaluation.comparison import compare, compare_pairs
 from evaluation.confusion import ConfusionMatrix, count_pixels, resize_classes
 from evaluation.scores import merge_classes
 from evaluation.tables import csv_table
@@ -218,6 +218,21 @@ def test_comparison_is_sure_of_nothing_that_few_images_show() -> None:
         assert np.isnan(by_class[1].low)
         assert not by_class[1].is_sure
         assert not mean.is_sure
+
+
+def test_differences_of_several_seeds_are_averaged_on_the_same_images() -> None:
+    (a, b), (c, d) = (
+        (tally_of(4, range(12)), tally_of(4, range(12, 24))),
+        (tally_of(4, range(24, 36)), tally_of(4, range(36, 48))),
+    )
+    for tally in (b, c, d):
+        tally._images = dict(zip(a.image_ids, tally._images.values(), strict=True))
+    both, classes = compare_pairs([(a, b), (c, d)])
+    one, two = compare(a, b), compare(c, d)
+    assert both.value == pytest.approx((one[0].value + two[0].value) / 2)
+    assert classes[1].value == pytest.approx((one[1][1].value + two[1][1].value) / 2)
+    assert both.low < both.value < both.high
+    assert both.high - both.low < max(single.high - single.low for single in (one[0], two[0]))
 
 
 def test_comparison_needs_the_same_images() -> None:
