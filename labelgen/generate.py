@@ -149,6 +149,8 @@ def describe(classes: ClassSet, dense: DenseCLIP, config: LabelConfig, templates
     """Everything that decides the logits, for the store's provenance."""
     settings = {name: value for name, value in asdict(config).items() if name not in SPEED_ONLY}
     del settings["prompts"]  # they are in the classes
+    if config.views.local:
+        del settings["views"]["local"]  # stores that were made before one could do without say nothing of it
     return {
         "classes": asdict(classes),
         "labels": settings | {"templates": list(templates)},
