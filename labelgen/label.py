@@ -95,13 +95,28 @@ class Labeller:
         batches = self._batches(images)
         return Asked(images, iter(list(batches)) if self.on_gpu else batches)
 
+    def views_at_once(self, height: int, width: int) -> int:
+        """The batch of views of so many pixels."""
+        if self.batch or not self.on_gpu:
+            return self.batch or CPU_BATCH
+        vision, patch_px = self.dense.model.config.vision_config, self.dense.patch_px
+        return fitting_batch(
+            self.free_bytes,
+            tokens=height * width // patch_px**2 + 1,
+            width=vision.hidden_size,
+            mlp_width=vision.intermediate_size,
+            patch_px=patch_px,
+            value_bytes=self.dense.dtype.itemsize,
+            compares_patches=self.dense.key_smoothing > 0,
+        )
+
     def _batches(self, images: Sequence[Prepared]) -> Iterator[Batch]:
         by_size: dict[tuple[int, ...], list[tuple[int, int]]] = defaultdict(list)
         for i, image in enumerate(images):
             for v, pixels_HW3 in enumerate(image.pixels_HW3):
                 by_size[pixels_HW3.shape].append((i, v))
         for shape, places in by_size.items():
-            batch = self._views_at_once(shape)
+            batch = self.views_at_once(*shape[:2])
             for start in range(0, len(places), batch):
                 some = places[start : start + batch]
                 # To and from pinned memory a GPU copies on its own.
@@ -114,25 +129,11 @@ class Labeller:
         """The logits on the CPU, as soon as the event says so."""
         if not self.on_gpu:
             return logits_BThw.cpu(), None
-        arrived = torch.cuda.Event()
+        arrived = torch.cuda.Event(blocking=True)  # its core is for those who read
         pinned_BThw = torch.empty_like(logits_BThw, device="cpu", pin_memory=True)
         pinned_BThw.copy_(logits_BThw, non_blocking=True)
         arrived.record(torch.cuda.current_stream(self.dense.device))
         return pinned_BThw, arrived
-
-    def _views_at_once(self, shape: tuple[int, ...]) -> int:
-        if self.batch or not self.on_gpu:
-            return self.batch or CPU_BATCH
-        vision, patch_px = self.dense.model.config.vision_config, self.dense.patch_px
-        return fitting_batch(
-            self.free_bytes,
-            tokens=shape[0] * shape[1] // patch_px**2 + 1,
-            width=vision.hidden_size,
-            mlp_width=vision.intermediate_size,
-            patch_px=patch_px,
-            value_bytes=self.dense.dtype.itemsize,
-            compares_patches=self.dense.key_smoothing > 0,
-        )
 
 
 def fitting_batch(
@@ -147,8 +148,8 @@ def fitting_batch(
 ) -> int:
     """How many views of so many tokens fit into half of a GPU's free memory: 1 to 64, which keep any GPU busy.
 
-    Counted is what is there at once, or more: 8 vectors a token of the attention, 3 of the MLP, and its pixels thrice in
-    float32. compares_patches: key smoothing has three float32 for each pair of patches.
+    Counted for a token is what is there at once, or more: 8 vectors of the attention's width, 3 of the MLP's, and its
+    pixels three times in float32. compares_patches: key smoothing has three float32 for each pair of patches.
     """
     token_bytes = value_bytes * (8 * width + 3 * mlp_width) + 3 * 4 * 3 * patch_px**2
     view_bytes = tokens * (token_bytes + (3 * 4 * tokens if compares_patches else 0))
