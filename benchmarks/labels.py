@@ -127,14 +127,8 @@ def speed_of_clip(device: str, dtypes: list[torch.dtype], repeats: int) -> None:
             peak = peak_gflops(dtype, device)
             taken = seconds(lambda d=dense, p=pixels: d.logits(p, text_CD).cpu(), repeats) / batch  # type: ignore[misc]
             rate = flops(height, width) / taken / 1e9
-            row = (
-                f"{height} x {width}, batch {batch}",
-                name_of(dtype),
-                f"{1 / taken:.2f}",
-                f"{rate:.0f}",
-                f"{peak:.0f}",
-            )
-            print("| " + " | ".join(row) + f" | {rate / peak:.0%} |")
+            row = (f"{height} x {width}, batch {batch}", name_of(dtype), f"{1 / taken:.2f}", f"{rate:.0f}")
+            print("| " + " | ".join(row) + f" | {peak:.0f} | {rate / peak:.0%} |")
 
 
 def peak_gflops(dtype: torch.dtype, device: str) -> float:

@@ -191,7 +191,8 @@ class _Progress:
         """For one shard of our own: hears what share of it is done."""
         now = time.monotonic()
         if now > self._look_at:
-            self._known, self._own = int(self._store.is_written().sum()), 0
+            # Our own last shard may not be written yet.
+            self._known, self._own = max(int(self._store.is_written().sum()), self._known + self._own), 0
             self._look_at = now + max(LOOK_S, (time.monotonic() - now) / LOOK_SHARE)
         before = self._known + self._own
         self._own += images

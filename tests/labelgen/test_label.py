@@ -31,7 +31,7 @@ def test_a_batch_fits_into_half_of_the_free_memory(free: int, tokens: int, value
 
 def test_comparing_all_patches_takes_memory_of_its_own() -> None:
     sizes = [fitting_batch(8 * GIB, 2701, value_bytes=2, compares_patches=c, **VIT_B16) for c in (False, True)]
-    assert sizes == [39, 22]
+    assert sizes == [39, 21]
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def test_a_cpu_works_when_it_is_read_and_tells_what_is_done(
     assert batches == [3, 8, 1]
     pixels = 3 * (48 + 3 * 32)
     assert heard == [(3 * 48 / pixels, 1), ((3 * 48 + 8 * 32) / pixels, 2), (1.0, 3)]
-    assert [[maps.shape for maps in views] for views in logits] == [[(3, 2, 3), *[(3, 2, 2)] * 3]] * 3
+    assert [[maps.shape for maps in views] for views in logits] == [[(3, 4, 6), *[(3, 4, 4)] * 3]] * 3
     alone = label(images[1:2], dense, text_TD, batch=1)
     for together, one in zip(logits[1], alone[0], strict=True):
         np.testing.assert_allclose(together, one, atol=1e-5)
