@@ -38,7 +38,7 @@ def test_what_the_training_labels_were_made_in_decides_for_all_that_follows(
     carbseg("labels", *options)
     carbseg("labels", *options, "--split", "val")
     assert dtype_of(tmp_path, "val") == "bfloat16"
-    assert "labels.dtype = 'bfloat16', not 'float32'" in refused(
+    assert "labels.dtype = 'bfloat16', not 'float32'; set it to that or to auto, and run again" in refused(
         "labels", "--dataset", "toy", "--data-root", toy_root, "--out", tmp_path
     )
     image = next((toy_root / "val").iterdir())
