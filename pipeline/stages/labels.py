@@ -98,9 +98,10 @@ def view_pictures(run: Run, image: Path, present: Sequence[int]) -> NDArray[np.u
 
 
 def load_dense(run: Run, sample: Sample) -> "DenseCLIP":
-    """The frozen CLIP of a run, on this process's device, computing in the type that made the training labels.
+    """The frozen CLIP of a run, on this process's device.
 
-    Where there are none and labels.dtype is "auto", it is looked for with this sample.
+    With labels.dtype=auto it computes as the training labels were made, or where there are none as a probe on the sample
+    says.
     """
     dense = _load(run)
     _settle_dtype(run, dense, sample, TRAIN_SPLIT)
@@ -137,7 +138,8 @@ def _made_in(run: Run, split: str) -> "torch.dtype | None":
             settings = PseudoLabelStore.open(path).provenance["labels"]
             while "round_before" in settings:  # a student's predictions, made from another store
                 settings = settings["round_before"]
-            return getattr(torch, settings["dtype"])
+            dtype: torch.dtype = getattr(torch, settings["dtype"])
+            return dtype
     return None
 
 

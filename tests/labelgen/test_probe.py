@@ -35,12 +35,9 @@ def test_the_fastest_type_that_agrees_is_chosen(
 
 def test_a_choice_says_what_was_found() -> None:
     assert str(Choice(BF16, {BF16: 1.871}, {BF16: 0.9981})) == (
-        "labels.dtype=bfloat16: on one image, bfloat16 is 1.87 times as fast as float32, "
-        "99.8% of the patches keep their class"
+        "labels.dtype=bfloat16: bfloat16 is 1.87 times as fast as float32, 99.8% of an image's patches keep their class"
     )
-    assert str(Choice(F32, {BF16: 0.6}, {})) == (
-        "labels.dtype=float32: on one image, bfloat16 is 0.60 times as fast as float32"
-    )
+    assert str(Choice(F32, {BF16: 0.6}, {})) == ("labels.dtype=float32: bfloat16 is 0.60 times as fast as float32")
 
 
 @pytest.fixture

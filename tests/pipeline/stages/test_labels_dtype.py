@@ -32,7 +32,7 @@ def test_what_the_training_labels_were_made_in_decides_for_all_that_follows(
     options = (*AUTO, "--data-root", toy_root, "--out", tmp_path)
     monkeypatch.setattr(probe, "times_as_fast", lambda dense: BFLOAT16)
     said = carbseg("labels", *options).stderr
-    assert said.count("labels.dtype=bfloat16: on one image, bfloat16 is 3.00 times as fast as float32, 9") == 1
+    assert said.count("labels.dtype=bfloat16: bfloat16 is 3.00 times as fast as float32, 9") == 1
     assert dtype_of(tmp_path, "train") == "bfloat16"
     monkeypatch.setattr(probe, "times_as_fast", forbidden)
     carbseg("labels", *options)
@@ -54,7 +54,7 @@ def test_without_a_faster_type_labels_are_made_in_float32(
 ) -> None:
     monkeypatch.setattr(probe, "times_as_fast", lambda dense: {torch.bfloat16: 0.6})
     said = carbseg("labels", *AUTO, "--split", "val", "--data-root", toy_root, "--out", tmp_path).stderr
-    assert "labels.dtype=float32: on one image, bfloat16 is 0.60 times as fast as float32" in said
+    assert "labels.dtype=float32: bfloat16 is 0.60 times as fast as float32" in said
     assert dtype_of(tmp_path, "val") == "float32"
 
 
