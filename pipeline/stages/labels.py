@@ -100,7 +100,7 @@ def view_pictures(run: Run, image: Path, present: Sequence[int]) -> NDArray[np.u
 def load_dense(run: Run, sample: Sample) -> "DenseCLIP":
     """The frozen CLIP of a run, on this process's device.
 
-    With labels.dtype=auto it computes as the training labels were made, or where there are none as a probe on the sample
+    With labels.dtype=auto it computes as the training labels were made; where there are none, as a probe on the sample
     says.
     """
     dense = _load(run)
