@@ -5,6 +5,7 @@ ratios, not the seconds, between machines. Run by `make bench`.
 """
 
 import argparse
+import resource
 import statistics
 import tempfile
 import time
@@ -22,8 +23,10 @@ from torch import Tensor
 from labelgen.codec import PRECISIONS, Precision
 from labelgen.generate import LabelConfig, generate, load_clip
 from labelgen.images import resize_image, resize_logits, write_png
+from labelgen.label import MOST_VIEWS, Labeller
 from labelgen.layout import StoreLayout
 from labelgen.maskclip import DenseCLIP
+from labelgen.probe import name_of
 from labelgen.samples import Sample
 from labelgen.store import ImageLogits, LocalView, PseudoLabelStore
 from labelgen.views import ViewConfig
@@ -35,7 +38,9 @@ from pipeline.toy.scenes import driving_scene
 
 WIDTH, BLOCKS, EMBEDDING, PATCH = 768, 12, 512, 16
 Shape = tuple[int, int, int]
-GLOBAL, LOCAL, LOCAL_BATCH = (720, 960), (512, 256), 8
+GLOBAL, LOCAL = (720, 960), (512, 256)
+A_SHARD = 16  # images, on a GPU
+PRODUCT = 2048  # side of the matrices whose product's rate is the measure; a GPU's are larger
 EMULATED = 2.0  # GFLOP/s; no CPU that computes in a type is so slow
 
 
@@ -48,22 +53,39 @@ def vit_b16() -> Any:
 
 
 class TimedCLIP(DenseCLIP):
-    """DenseCLIP that knows how long its views took."""
+    """DenseCLIP that knows how long its views took; nobody waits for a GPU to be told."""
 
-    seconds_views = 0.0
+    def __init__(self, model: Any) -> None:
+        super().__init__(model)
+        self.spans: list[tuple[Any, Any]] = []  # moments
+        self.began = 0.0  # seconds, with the first of them
 
     def logits(self, pixels_B3HW: Tensor, text_CD: Tensor) -> Tensor:
         """As DenseCLIP."""
-        started = time.perf_counter()
+        self.began = self.began if self.spans else time.perf_counter()
+        started = moment(self.device)
         logits_BChw = super().logits(pixels_B3HW, text_CD)
-        float(logits_BChw[0, 0, 0, 0])  # waits for a GPU
-        self.seconds_views += time.perf_counter() - started
+        self.spans.append((started, moment(self.device)))
         return logits_BChw
 
     def encode_sentences(self, sentences: list[str]) -> Tensor:
         """As DenseCLIP, random vectors: without a tokenizer."""
         vectors_PD = torch.randn(len(sentences), EMBEDDING, generator=torch.Generator().manual_seed(0))
         return torch.nn.functional.normalize(vectors_PD, dim=-1)
+
+
+def moment(device: torch.device) -> Any:
+    """Now: seconds; of a GPU an event, which is when it has done what it was asked before."""
+    if device.type != "cuda":
+        return time.perf_counter()
+    event = torch.cuda.Event(enable_timing=True)
+    event.record(torch.cuda.current_stream(device))
+    return event
+
+
+def between(started: Any, ended: Any) -> float:
+    """Seconds from one moment to another, on a GPU that has nothing left to do."""
+    return float(started.elapsed_time(ended) / 1e3 if isinstance(started, torch.cuda.Event) else ended - started)
 
 
 def flops(height: int, width: int) -> float:
@@ -92,28 +114,33 @@ def _timed(call: Callable[[], object]) -> float:
 def speed_of_clip(device: str, dtypes: list[torch.dtype], repeats: int) -> None:
     """Views per second and their share of the matrix-product rate."""
     print("| view | type | views/s | GFLOP/s | matrix product GFLOP/s | ratio |\n|---|---|---|---|---|---|")
-    text_CD = torch.nn.functional.normalize(torch.randn(11, EMBEDDING), dim=-1)
+    text_CD = torch.nn.functional.normalize(torch.randn(11, EMBEDDING), dim=-1).to(device)
     for dtype in dtypes:
-        name = str(dtype).removeprefix("torch.")
         if matmul_gflops(dtype, device) < EMULATED:
-            print(f"| {name} is not measured: this CPU has no instructions for it | | | | | |")
+            print(f"| {name_of(dtype)} is not measured: this CPU has no instructions for it | | | | | |")
             continue
         dense = DenseCLIP(vit_b16()).to(device)
-        for part in (dense.model.vision_model, dense.model.visual_projection):
-            part.to(dtype)
-        for (height, width), batch in ((GLOBAL, 1), (LOCAL, LOCAL_BATCH)):
-            pixels = torch.randn(batch, 3, height, width)
-            peak = matmul_gflops(dtype, device, size=2048)
+        dense.compute_in(dtype)
+        for (height, width), most in ((GLOBAL, 1 if device == "cpu" else A_SHARD), (LOCAL, MOST_VIEWS)):
+            batch = min(most, Labeller(dense, text_CD).views_at_once(height, width))
+            pixels = torch.randn(batch, 3, height, width, device=device)
+            peak = peak_gflops(dtype, device)
             taken = seconds(lambda d=dense, p=pixels: d.logits(p, text_CD).cpu(), repeats) / batch  # type: ignore[misc]
             rate = flops(height, width) / taken / 1e9
-            row = (f"{height} x {width}, batch {batch}", name, f"{1 / taken:.2f}", f"{rate:.0f}", f"{peak:.0f}")
-            print("| " + " | ".join(row) + f" | {rate / peak:.0%} |")
+            row = (f"{height} x {width}, batch {batch}", name_of(dtype), f"{1 / taken:.2f}", f"{rate:.0f}")
+            print("| " + " | ".join(row) + f" | {peak:.0f} | {rate / peak:.0%} |")
 
 
-def time_outside_clip(device: str, images: int) -> None:
-    """Of a labelling run at 720 x 960 with the paper's local views: reading, cutting, writing.
+def peak_gflops(dtype: torch.dtype, device: str) -> float:
+    """The rate of matrix products that are large enough for the device."""
+    return matmul_gflops(dtype, device, size=PRODUCT if device == "cpu" else 4 * PRODUCT)
 
-    The first image's run is set-up (hashing the weights, the first reads), which is paid once, and left out.
+
+def labelling_run(device: str, dtype: torch.dtype, images: int, a_shard: int) -> None:
+    """A whole run at 720 x 960 with the paper's local views: images/s, and what reading, cutting, writing cost.
+
+    Set-up (hashing the weights, the first reads) is paid once and left out: the clock starts with the first view, after
+    a run on one image that warms up.
     """
     with tempfile.TemporaryDirectory() as folder:
         samples: list[Sample] = []
@@ -122,22 +149,26 @@ def time_outside_clip(device: str, images: int) -> None:
             write_png(path, resize_image(driving_scene(i)[0], *GLOBAL))
             samples.append({"image_id": str(i), "image_path": str(path), "label_path": None, "image_labels": [0]})
         views = ViewConfig(local_height=LOCAL[0], local_width=LOCAL[1], local_zooms=(1.0, 1.0), zoom_levels=1)
-        config = LabelConfig(images_per_shard=1, batch=LOCAL_BATCH, views=views)
+        config = LabelConfig(images_per_shard=a_shard, views=views)
         dense = TimedCLIP(vit_b16()).to(device)
-        at = [(0.0, 0.0)]  # (clock, seconds in CLIP) after each image
-
-        def on_images(count: int) -> None:
-            if count == len(at):
-                at.append((time.perf_counter(), dense.seconds_views))
-
-        store = generate(samples, CAMVID_CLASSES, dense, f"{folder}/s.zarr", config, about={}, on_images=on_images)
-        total = time.perf_counter() - at[1][0]
-        inside = dense.seconds_views - at[1][1]
+        dense.compute_in(dtype)
+        generate(samples[:1], CAMVID_CLASSES, dense, f"{folder}/warm.zarr", config, about={})
+        dense.spans.clear()
+        store = generate(samples, CAMVID_CLASSES, dense, f"{folder}/s.zarr", config, about={})
+        total = time.perf_counter() - dense.began
+        inside = sum(between(*span) for span in dense.spans)
         count = len(store.local_views("0"))
-        print(
-            f"\n{images} images, each 1 global and {count} local views: {(images - 1) / total:.2f} images/s, ", end=""
-        )
-        print(f"{1 - inside / total:.1%} of the time outside CLIP")
+    rate = images * (flops(*GLOBAL) + count * flops(*LOCAL)) / total / 1e9 / peak_gflops(dtype, device)
+    print(f"\n{images} images in {name_of(dtype)}, each 1 global and {count} local views: ", end="")
+    print(f"{images / total:.2f} images/s, {rate:.0%} of the matrix-product rate, ", end="")
+    print(f"{1 - inside / total:.1%} of the time outside CLIP, {peak_gib(device):.1f} GiB at most")
+
+
+def peak_gib(device: str) -> float:
+    """Largest memory so far: of the GPU, or of this process."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def speed_of_store(images: int) -> None:
@@ -197,7 +228,7 @@ def agreement(device: str, images: int) -> None:
             shown: list[int] = np.unique(truth).tolist()
             samples.append({"image_id": str(i), "image_path": str(path), "label_path": None, "image_labels": shown})
         views = ViewConfig(local_height=160, local_width=80, local_zooms=(1.0, 1.0), zoom_levels=1)
-        exact = LabelConfig(views=views)
+        exact = LabelConfig(dtype="float32", views=views)
         coarser = {
             "bfloat16 in CLIP": replace(exact, dtype="bfloat16"),
             "int8 in the store": replace(exact, precision="int8"),
@@ -216,14 +247,23 @@ def main() -> None:
     """All of it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one repeat of everything, to see that it runs")
-    quick = parser.parse_args().quick
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    options = parser.parse_args()
+    has_gpu = torch.cuda.is_available()
+    if options.device == "cuda" and not has_gpu:
+        parser.error("there is no CUDA GPU here")
     quiet_libraries()
     torch.manual_seed(0)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    quick, device = options.quick, "cuda" if has_gpu and options.device != "cpu" else "cpu"
     name = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     print(f"# Pseudo-labels, ViT-B/16 with random weights, {name}\n")
     speed_of_clip(device, [torch.float32, torch.bfloat16], 1 if quick else 7)
-    time_outside_clip(device, 3 if quick else 8)
+    if device == "cuda":
+        for dtype in (torch.float32, torch.bfloat16):
+            torch.cuda.reset_peak_memory_stats()
+            labelling_run(device, dtype, (2 if quick else 20) * A_SHARD, A_SHARD)
+    else:
+        labelling_run(device, torch.float32, 3 if quick else 8, 1)
     speed_of_store(16 if quick else 128)
     agreement(device, 2 if quick else 20)
 

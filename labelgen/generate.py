@@ -5,12 +5,12 @@ import itertools
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -18,13 +18,16 @@ from numpy.typing import NDArray
 
 from labelgen.codec import Precision
 from labelgen.images import image_size
-from labelgen.label import Prepared, guess_labels, label, prepare
+from labelgen.label import Asked, Labeller, Prepared, guess_labels, prepare
 from labelgen.layout import StoreLayout, differences, is_begun
 from labelgen.maskclip import DenseCLIP, Variant
 from labelgen.prompts import TEMPLATES, Sentence, class_weights, read_prompts, read_templates, spell_out
 from labelgen.samples import ClassSet, InputError, Sample
 from labelgen.store import ImageLogits, LocalView, PseudoLabelStore
 from labelgen.views import ViewConfig, count_local, global_views, largest_local
+
+T = TypeVar("T")
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,18 +41,18 @@ class LabelConfig:
     key_smoothing: float = 0.0  # MaskCLIP's refinements act below these confidences; 0 = off
     prompt_denoising: float = 0.0
     faithful: bool = False  # repeat the slips of the authors' code (DenseCLIP.as_the_authors_ran_it)
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # that CLIP's vision tower computes in
+    dtype: Dtype = "auto"  # that CLIP's vision tower computes in; auto: what `labelgen.probe` finds best
     precision: Precision = "float16"  # of the logits in the store
     guess_area: float = 0.005  # image-level labels that nobody gave: classes that win this share of the patches
-    batch: int = 8  # views of one size that CLIP sees at once
+    batch: int = 0  # views of one size that CLIP sees at once; 0 = what fits a GPU's memory, 8 on a CPU
     images_per_shard: int = 16
-    readers: int = 2  # threads that read images and cut views while CLIP computes
+    readers: int = 0  # threads that read images and cut views while CLIP computes; 0 = as many as cores, 2 on a CPU
     views: ViewConfig = field(default_factory=ViewConfig)
 
     def __post_init__(self) -> None:
-        for name in ("batch", "images_per_shard", "readers"):
-            if getattr(self, name) < 1:
-                raise InputError(f"labels.{name} must be at least 1, got {getattr(self, name)}")
+        for name, least in (("batch", 0), ("images_per_shard", 1), ("readers", 0)):
+            if getattr(self, name) < least:
+                raise InputError(f"labels.{name} must be at least {least}, got {getattr(self, name)}")
         for name in ("key_smoothing", "prompt_denoising", "guess_area"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"labels.{name} must be in [0, 1], got {getattr(self, name)}")
@@ -62,15 +65,16 @@ class LabelConfig:
 HEADERS_AT_ONCE = 16  # opening a file waits for the disk or the network
 LOOK_S, LOOK_SHARE = 10.0, 0.02  # between two looks at what others have written, and of the time spent on looking
 SPEED_ONLY = ("batch", "images_per_shard", "readers")  # settings that change no logits
+CPU_READERS = 2
 
 
 def load_clip(path_or_hub_id: str | Path, config: LabelConfig, device: str | torch.device | None = None) -> DenseCLIP:
-    """The CLIP that a configuration asks for."""
+    """The CLIP that a configuration asks for; with dtype "auto" in float32, for `labelgen.probe` to look at."""
     return DenseCLIP.from_pretrained(
         path_or_hub_id,
         config.variant,
         device,
-        getattr(torch, config.dtype),
+        torch.float32 if config.dtype == "auto" else getattr(torch, config.dtype),
         key_smoothing=config.key_smoothing,
         prompt_denoising=config.prompt_denoising,
         faithful=config.faithful,
@@ -122,23 +126,27 @@ def generate(
         store = PseudoLabelStore.create(path, layout, provenance)
     if store.labels_digest != digest:
         _require_same_labels(store, samples)
-    text_TD = store.read("sentence_vectors") if store.sentences else store.text_vectors
+    text_TD = torch.from_numpy(store.read("sentence_vectors") if store.sentences else store.text_vectors)
+    labeller = Labeller(dense, text_TD, config.batch)
     written = store.is_written()
     todo = [rows for rows in store.shards()[part::parts] if not written[rows.start]]
     progress = _Progress(store, int(written.sum()), on_images)
-    # Reading the next shards and writing the last one overlap with CLIP.
-    with ThreadPoolExecutor(config.readers) as readers, ThreadPoolExecutor(1) as writer:
+
+    def write(rows: range, asked: Asked, logits: list[list[NDArray[np.float32]]]) -> None:
+        seen = zip(rows, asked.images, logits, strict=True)
+        store.write_shard(rows, [_image_logits(image, samples[row], maps, store, config) for row, image, maps in seen])
+
+    # Reading the next shards and writing the last one overlap with CLIP; a GPU has been asked for one shard more.
+    threads = config.readers or (None if labeller.on_gpu else CPU_READERS)  # None: as many as cores, and some
+    with ThreadPoolExecutor(threads) as readers, ThreadPoolExecutor(1) as writer:
         writing: Future[None] | None = None
         shards = ([samples[row] for row in rows] for rows in todo)
-        for rows, prepared in zip(todo, _read_ahead(readers, shards, config, dense.patch_px), strict=True):
-            logits = label(prepared, dense, torch.from_numpy(text_TD), config.batch, progress.of_shard(len(rows)))
-            shard = [
-                _image_logits(image, samples[row], maps, store, config)
-                for row, image, maps in zip(rows, prepared, logits, strict=True)
-            ]
+        prepared = _read_ahead(readers, shards, config, dense.patch_px)
+        for rows, asked in zip(todo, _one_ahead(map(labeller.ask, prepared)), strict=True):
+            logits = asked.logits(progress.of_shard(len(rows)))
             if writing is not None:
                 writing.result()
-            writing = writer.submit(store.write_shard, rows, shard)
+            writing = writer.submit(write, rows, asked, logits)
         if writing is not None:
             writing.result()
     on_images(int(store.is_written().sum()))
@@ -148,6 +156,7 @@ def generate(
 def describe(classes: ClassSet, dense: DenseCLIP, config: LabelConfig, templates: Sequence[str]) -> dict[str, Any]:
     """Everything that decides the logits, for the store's provenance."""
     settings = {name: value for name, value in asdict(config).items() if name not in SPEED_ONLY}
+    settings["dtype"] = str(dense.dtype).removeprefix("torch.")
     del settings["prompts"]  # they are in the classes
     if config.views.local:
         del settings["views"]["local"]  # stores that were made before one could do without say nothing of it
@@ -184,7 +193,8 @@ class _Progress:
         """For one shard of our own: hears what share of it is done."""
         now = time.monotonic()
         if now > self._look_at:
-            self._known, self._own = int(self._store.is_written().sum()), 0
+            # Our own last shard may not be written yet.
+            self._known, self._own = max(int(self._store.is_written().sum()), self._known + self._own), 0
             self._look_at = now + max(LOOK_S, (time.monotonic() - now) / LOOK_SHARE)
         before = self._known + self._own
         self._own += images
@@ -269,6 +279,16 @@ def _read_ahead(
     while ahead:
         yield [image.result() for image in ahead.popleft()]
         ahead.extend(begin(shard) for shard in itertools.islice(shards, 1))
+
+
+def _one_ahead(items: Iterable[T]) -> Iterator[T]:
+    """The same items, of which the next has been fetched when one is given."""
+    ahead: deque[T] = deque()
+    for item in items:
+        ahead.append(item)
+        if len(ahead) > 1:
+            yield ahead.popleft()
+    yield from ahead
 
 
 def _image_logits(

@@ -4,8 +4,9 @@ Shapes: T texts, C classes, H W pixels, h w patches.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,6 +16,8 @@ from labelgen.images import read_image, resize_image
 from labelgen.maskclip import DenseCLIP
 from labelgen.samples import Sample
 from labelgen.views import View, ViewConfig, global_views, local_views
+
+CPU_BATCH, MOST_VIEWS = 8, 64
 
 
 @dataclass(frozen=True)
@@ -42,33 +45,122 @@ def view_pixels(image_HW3: NDArray[np.uint8], view: View, patch_px: int) -> NDAr
     return resize_image(image_HW3[y0:y1, x0:x1], h * patch_px, w * patch_px)
 
 
-def label(
-    images: Sequence[Prepared],
-    dense: DenseCLIP,
-    text_TD: torch.Tensor,
-    batch: int,
-    on_share: Callable[[float], object] = lambda share: None,
-) -> list[list[NDArray[np.float32]]]:
-    """For each image the logits (T, h, w) of its views, in their order.
+class Batch(NamedTuple):
+    """Logits (B, T, h, w) on their way: of which (image, view) each is, and what tells that a GPU has brought them."""
 
-    Views of one size go through CLIP together, whatever image they show. on_share hears what share of all patches
-    is done.
-    """
-    by_size: dict[tuple[int, ...], list[tuple[int, int]]] = defaultdict(list)
-    for i, image in enumerate(images):
-        for v, pixels_HW3 in enumerate(image.pixels_HW3):
-            by_size[pixels_HW3.shape].append((i, v))
-    total, done = sum(pixels.size for image in images for pixels in image.pixels_HW3), 0
-    logits: dict[tuple[int, int], NDArray[np.float32]] = {}
-    for places in by_size.values():
-        for start in range(0, len(places), batch):
-            some = places[start : start + batch]
-            pixels_BHW3 = np.stack([images[i].pixels_HW3[v] for i, v in some])
-            logits_BThw = dense.logits(dense.normalise(torch.from_numpy(pixels_BHW3)), text_TD)
-            logits |= dict(zip(some, logits_BThw.cpu().numpy(), strict=True))
-            done += pixels_BHW3.size
+    places: list[tuple[int, int]]
+    logits_BThw: torch.Tensor
+    arrived: torch.cuda.Event | None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What CLIP was asked: logits of these images, by batches."""
+
+    images: Sequence[Prepared]
+    batches: Iterator[Batch]
+
+    def logits(self, on_share: Callable[[float], object] = lambda share: None) -> list[list[NDArray[np.float32]]]:
+        """For each image the logits (T, h, w) of its views, in their order; may be called once.
+
+        on_share hears what share of all pixels is done.
+        """
+        total, done = sum(pixels.size for image in self.images for pixels in image.pixels_HW3), 0
+        logits: dict[tuple[int, int], NDArray[np.float32]] = {}
+        for places, logits_BThw, arrived in self.batches:
+            if arrived is not None:
+                arrived.synchronize()
+            logits |= dict(zip(places, logits_BThw.numpy(), strict=True))
+            done += sum(self.images[i].pixels_HW3[v].size for i, v in places)
             on_share(done / total)
-    return [[logits[i, v] for v in range(len(image.views))] for i, image in enumerate(images)]
+        return [[logits[i, v] for v in range(len(image.views))] for i, image in enumerate(self.images)]
+
+
+class Labeller:
+    """A CLIP and the texts that it compares images with.
+
+    text_TD: unit text vectors. batch: views of one size that CLIP sees at once; 0 = what suits the device.
+    """
+
+    def __init__(self, dense: DenseCLIP, text_TD: torch.Tensor, batch: int = 0) -> None:
+        self.dense, self.text_TD, self.batch = dense, text_TD.to(dense.device), batch
+        self.on_gpu = dense.device.type == "cuda"
+        self.free_bytes = torch.cuda.mem_get_info(dense.device)[0] if self.on_gpu else 0
+
+    def ask(self, images: Sequence[Prepared]) -> Asked:
+        """Their logits, to be read later. A GPU is given all of the work now, a CPU does it when it is read.
+
+        Views of one size go through CLIP together, whatever image they show.
+        """
+        batches = self._batches(images)
+        return Asked(images, iter(list(batches)) if self.on_gpu else batches)
+
+    def views_at_once(self, height: int, width: int) -> int:
+        """The batch of views of so many pixels."""
+        if self.batch or not self.on_gpu:
+            return self.batch or CPU_BATCH
+        vision, patch_px = self.dense.model.config.vision_config, self.dense.patch_px
+        return fitting_batch(
+            self.free_bytes,
+            tokens=height * width // patch_px**2 + 1,
+            width=vision.hidden_size,
+            mlp_width=vision.intermediate_size,
+            patch_px=patch_px,
+            value_bytes=self.dense.dtype.itemsize,
+            compares_patches=self.dense.key_smoothing > 0,
+        )
+
+    def _batches(self, images: Sequence[Prepared]) -> Iterator[Batch]:
+        by_size: dict[tuple[int, ...], list[tuple[int, int]]] = defaultdict(list)
+        for i, image in enumerate(images):
+            for v, pixels_HW3 in enumerate(image.pixels_HW3):
+                by_size[pixels_HW3.shape].append((i, v))
+        for shape, places in by_size.items():
+            batch = self.views_at_once(*shape[:2])
+            for start in range(0, len(places), batch):
+                some = places[start : start + batch]
+                # To and from pinned memory a GPU copies on its own.
+                pixels_BHW3 = torch.empty(len(some), *shape, dtype=torch.uint8, pin_memory=self.on_gpu)
+                np.stack([images[i].pixels_HW3[v] for i, v in some], out=pixels_BHW3.numpy())
+                logits_BThw = self.dense.logits(self.dense.normalise(pixels_BHW3), self.text_TD)
+                yield Batch(some, *self._sent_back(logits_BThw))
+
+    def _sent_back(self, logits_BThw: torch.Tensor) -> tuple[torch.Tensor, torch.cuda.Event | None]:
+        """The logits on the CPU, as soon as the event says so."""
+        if not self.on_gpu:
+            return logits_BThw.cpu(), None
+        arrived = torch.cuda.Event(blocking=True)  # its core is for those who read
+        pinned_BThw = torch.empty_like(logits_BThw, device="cpu", pin_memory=True)
+        pinned_BThw.copy_(logits_BThw, non_blocking=True)
+        arrived.record(torch.cuda.current_stream(self.dense.device))
+        return pinned_BThw, arrived
+
+
+def fitting_batch(
+    free_bytes: int,
+    tokens: int,
+    *,
+    width: int,
+    mlp_width: int,
+    patch_px: int,
+    value_bytes: int,
+    compares_patches: bool = False,
+) -> int:
+    """How many views of so many tokens fit into half of a GPU's free memory: 1 to 64, which keep any GPU busy.
+
+    Counted for a token is what is there at once, or more: 8 vectors of the attention's width, 3 of the MLP's, and its
+    pixels three times in float32. compares_patches: key smoothing has three float32 for each pair of patches.
+    """
+    token_bytes = value_bytes * (8 * width + 3 * mlp_width) + 3 * 4 * 3 * patch_px**2
+    view_bytes = tokens * (token_bytes + (3 * 4 * tokens if compares_patches else 0))
+    return max(1, min(MOST_VIEWS, free_bytes // (2 * view_bytes)))
+
+
+def label(
+    images: Sequence[Prepared], dense: DenseCLIP, text_TD: torch.Tensor, batch: int = 0
+) -> list[list[NDArray[np.float32]]]:
+    """For each image the logits (T, h, w) of its views, in their order; see `Labeller`."""
+    return Labeller(dense, text_TD, batch).ask(images).logits()
 
 
 def guess_labels(logits_Chw: NDArray[np.float32], min_area: float) -> list[int]:

@@ -5,6 +5,7 @@ A attention heads.
 """
 
 import os
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
@@ -56,6 +57,19 @@ class DenseCLIP(nn.Module):
         self.patch_px = int(model.config.vision_config.patch_size)
         self.image_mean: tuple[float, ...] = CLIP_MEAN
         self.image_std: tuple[float, ...] = CLIP_STD
+        self._temperature = float(model.logit_scale.exp())
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        device: torch.device = self.model.visual_projection.weight.device
+        return device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What its vision tower computes in."""
+        dtype: torch.dtype = self.model.visual_projection.weight.dtype
+        return dtype
 
     @classmethod
     def from_pretrained(
@@ -105,9 +119,13 @@ class DenseCLIP(nn.Module):
         dense.image_std = tuple(settings.get("image_std", CLIP_STD))
         if faithful:
             dense.as_the_authors_ran_it()
-        for part in (model.vision_model, model.visual_projection):
-            part.to(dtype or torch.float32)
+        dense.compute_in(dtype or torch.float32)
         return dense.to(device)
+
+    def compute_in(self, dtype: torch.dtype) -> None:
+        """Let the vision tower compute in a type; from fewer bits there is no way back."""
+        for part in (self.model.vision_model, self.model.visual_projection):
+            part.to(dtype)
 
     def as_the_authors_ran_it(self) -> None:
         """Repeat the slips of CARB's public code: its ViT had GELU, LayerNorm eps 1e-6 and ImageNet's mean and std.
@@ -140,17 +158,17 @@ class DenseCLIP(nn.Module):
             some = sentences[start : start + TEXT_BATCH]
             tokens = self.tokenizer(some, padding=True, truncation=True, max_length=length, return_tensors="pt")
             pooled = self.model.text_model(
-                input_ids=tokens["input_ids"].to(self._device),
-                attention_mask=tokens["attention_mask"].to(self._device),
+                input_ids=tokens["input_ids"].to(self.device),
+                attention_mask=tokens["attention_mask"].to(self.device),
             ).pooler_output
             vectors.append(F.normalize(self.model.text_projection(pooled).float(), dim=-1))
         return torch.cat(vectors)
 
     def normalise(self, image_BHW3: Tensor) -> Tensor:
-        """pixels_B3HW: what `features` takes, on the model's device, of uint8 RGB images."""
-        pixels_BHW3 = image_BHW3.to(self._device).float() / 255
-        mean, std = (torch.tensor(v, device=self._device) for v in (self.image_mean, self.image_std))
-        return ((pixels_BHW3 - mean) / std).permute(0, 3, 1, 2).contiguous()
+        """pixels_B3HW: what `features` takes, on the model's device, of uint8 RGB images, pinned or not."""
+        pixels_B3HW = image_BHW3.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float() / 255
+        mean, std = (colour(values, self.device) for values in (self.image_mean, self.image_std))
+        return ((pixels_B3HW - mean) / std).contiguous()
 
     def features(self, pixels_B3HW: Tensor) -> Tensor:
         """Unit vectors (B, D, h, w), float32, of normalised pixels whose H and W are multiples of the patch.
@@ -164,13 +182,12 @@ class DenseCLIP(nn.Module):
         """Cosine similarities (B, C, h, w) in [-1, 1] of every patch with unit text vectors (CARB, Eq. 1)."""
         features_BDhw, keys_BPK = self._encode(pixels_B3HW)
         logits_BChw = torch.einsum("bdhw,cd->bchw", features_BDhw, text_CD.to(features_BDhw))
-        temperature = float(self.model.logit_scale.exp())
         if self.prompt_denoising:
-            is_dropped_BC = unlikely_classes(logits_BChw, temperature, self.prompt_denoising)
+            is_dropped_BC = unlikely_classes(logits_BChw, self._temperature, self.prompt_denoising)
             logits_BChw = drop_classes(logits_BChw, is_dropped_BC)
         if self.key_smoothing:
             assert keys_BPK is not None
-            logits_BChw = smooth_by_keys(logits_BChw, keys_BPK, temperature, self.key_smoothing)
+            logits_BChw = smooth_by_keys(logits_BChw, keys_BPK, self._temperature, self.key_smoothing)
         return logits_BChw
 
     @torch.inference_mode()
@@ -180,7 +197,7 @@ class DenseCLIP(nn.Module):
         if H % self.patch_px or W % self.patch_px:
             raise InputError(f"height and width must be multiples of {self.patch_px}, got {H} x {W}")
         vision = self.model.vision_model
-        x_BND = vision.embeddings(pixels_B3HW.to(self._device), interpolate_pos_encoding=True)
+        x_BND = vision.embeddings(pixels_B3HW.to(self.device), interpolate_pos_encoding=True)
         x_BND = vision.pre_layrnorm(x_BND)
         *blocks, last = vision.encoder.layers
         for block in blocks:
@@ -191,11 +208,6 @@ class DenseCLIP(nn.Module):
         features_BDhw = F.normalize(embedded.float(), dim=-1).transpose(1, 2).reshape(B, -1, h, w)
         keys_BPK = last.self_attn.k_proj(last.layer_norm1(x_BND))[:, 1:] if self.key_smoothing else None
         return features_BDhw, keys_BPK
-
-    @property
-    def _device(self) -> torch.device:
-        device: torch.device = next(self.model.parameters()).device
-        return device
 
     def _last_block(self, block: Any, x_BND: Tensor, h: int, w: int) -> Tensor:
         attention = block.self_attn
@@ -218,7 +230,7 @@ class DenseCLIP(nn.Module):
         value = heads(value_BND)
         key = heads(attention.k_proj(y_BND))
         if self.variant == "naclip":
-            prior_NN = neighbour_prior(h, w).to(key)
+            prior_NN = neighbour_prior(h, w, device=key.device).to(key)
             mixed_BAND = F.scaled_dot_product_attention(key, key, value, attn_mask=prior_NN)
         else:
             query = heads(attention.q_proj(y_BND))
@@ -228,9 +240,16 @@ class DenseCLIP(nn.Module):
         return mixed_BAND.transpose(1, 2).flatten(2)
 
 
-def neighbour_prior(h: int, w: int, std: float = NEIGHBOUR_STD_PATCHES) -> Tensor:
+@cache  # making a tensor on a GPU waits for it
+def colour(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """(3, 1, 1) float32: to be added to images, channels first."""
+    return torch.tensor(values, dtype=torch.float32, device=device)[:, None, None]
+
+
+def neighbour_prior(h: int, w: int, std: float = NEIGHBOUR_STD_PATCHES, device: torch.device | None = None) -> Tensor:
     """Added to naclip's attention scores: (N, N) Gaussian of the distance between patches, 0 for the CLS token."""
-    rows, columns = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
+    places = (torch.arange(side, device=device) for side in (h, w))
+    rows, columns = torch.meshgrid(*places, indexing="ij")
     place_P2 = torch.stack([rows.flatten(), columns.flatten()], 1).float()
     prior_PP = torch.exp(-torch.cdist(place_P2, place_P2).square() / (2 * std**2))
     return F.pad(prior_PP, (1, 0, 1, 0))

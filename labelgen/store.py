@@ -140,6 +140,8 @@ class PseudoLabelStore:
         advice = "delete it, or choose another OUT"
         for key, was, now in differences(self.provenance, json.loads(json.dumps(provenance))):
             if not key.startswith("versions."):
+                if key == "labels.dtype":
+                    advice = "set it to that or to auto, and run again"
                 raise InputError(f"{self.path} was made with {key} = {was!r}, not {now!r}; {advice}")
         if len(self) != len(image_ids) or self.image_ids != list(image_ids):
             raise InputError(f"{self.path} was made of other images; {advice}")

@@ -4,7 +4,6 @@ Shapes: B batch, C classes, H W pixels of an image or crop, Y X pixels of a crop
 pseudo-labels, h w patches of a view.
 """
 
-from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -12,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from labelgen.images import IMAGENET_MEAN, IMAGENET_STD, SILENT
+from labelgen.maskclip import colour
 from labelgen.samples import IGNORE_INDEX
 from segtrain.data import FILL, RawBatch, WarpedLogits
 
@@ -75,7 +75,7 @@ def warp_images(image_BHW3: Tensor, rows_BY: Tensor, columns_BX: Tensor) -> Tens
     rows_BY, columns_BX: where the centres of the crop's rows and columns lie in the image, in pixels.
     """
     _, height, width, _ = image_BHW3.shape
-    fill = _colour(FILL, image_BHW3.device)
+    fill = colour(FILL, image_BHW3.device)
     # Where grid_sample finds no image it takes 0.
     image_B3HW = image_BHW3.permute(0, 3, 1, 2) - fill
     x_B1X, y_BY1 = 2 * columns_BX[:, None, :] / width - 1, 2 * rows_BY[:, :, None] / height - 1
@@ -123,10 +123,5 @@ def change_colours(image_B3HW: Tensor, colours_B4: Tensor) -> Tensor:
 
 def normalise(image_B3HW: Tensor) -> Tensor:
     """RGB in 0..255 as ImageNet backbones want it."""
-    mean, std = (_colour(tuple(255 * v for v in values), image_B3HW.device) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    mean, std = (colour(tuple(255 * v for v in values), image_B3HW.device) for values in (IMAGENET_MEAN, IMAGENET_STD))
     return (image_B3HW - mean) / std
-
-
-@cache  # making a tensor on a GPU waits for it
-def _colour(values: tuple[float, ...], device: torch.device) -> Tensor:
-    return torch.tensor(values, dtype=torch.float32, device=device)[:, None, None]

@@ -20,7 +20,7 @@ class OnlineLabels:
     """
 
     def __init__(self, dense: DenseCLIP, text_CD: Tensor, loss_stride: int = 1) -> None:
-        self.dense, self.text_CD, self.loss_stride = dense, text_CD, loss_stride
+        self.dense, self.text_CD, self.loss_stride = dense, text_CD.to(dense.device), loss_stride
 
     @torch.no_grad()
     def relabel(self, batch: TrainBatch) -> TrainBatch:

@@ -16,7 +16,7 @@ ALLOWED = {
 ORDER = {
     "labelgen": [
         *("samples", "images", "prompts", "refine", "maskclip", "views"),
-        *("codec", "chunks", "layout", "store", "verify", "label", "generate"),
+        *("codec", "chunks", "layout", "store", "verify", "label", "generate", "probe"),
     ],
     "evaluation": [
         *("scores", "confusion", "boundary", "tally", "comparison", "tables", "statistics"),

@@ -39,7 +39,7 @@ class Times:
 def estimate(run: Run) -> Times:
     """Look at the training split once and at one image with CLIP, and take a training step. Raises InputError."""
     samples = run.samples(TRAIN_SPLIT)
-    dense, config = load_dense(run), run.config.labels
+    dense, config = load_dense(run, samples[0]), run.config.labels
     text_CD = _unit_vectors(len(run.spec.classes), dense.model.config.projection_dim)
 
     def look() -> None:

@@ -1,5 +1,6 @@
 """carbseg labels: the pseudo-labels of a split, made or completed in OUT/labels/SPLIT.zarr; what CLIP's views see."""
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -9,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelgen.images import read_image
-from labelgen.layout import store_exists
-from labelgen.samples import InputError
+from labelgen.layout import is_begun, store_exists
+from labelgen.samples import InputError, Sample
 from labelgen.store import PseudoLabelStore
 from pipeline.datasets.layouts import TRAIN_SPLIT
 from pipeline.progress import follow, progress
@@ -18,6 +19,8 @@ from pipeline.stages.inspection import compare_views, views_panel
 from pipeline.stages.run import TINY_CLIP, TINY_CLIP_NAME, Run, process_state
 
 if TYPE_CHECKING:
+    import torch
+
     from labelgen.maskclip import DenseCLIP
 
 
@@ -32,7 +35,7 @@ def make_labels(
     on_images hears how many images are done.
     """
     run.samples(split)  # what is missing should be said before CLIP is loaded and label maps are read
-    state, dense = process_state(), load_dense(run)
+    state, dense = process_state(), _load(run)
     with state.main_process_first():  # the others find image-level labels derived
         samples = run.samples(split, with_tags=True)
     unknown = next((sample["image_id"] for sample in samples if sample["image_labels"] is None), None)
@@ -42,6 +45,7 @@ def make_labels(
         )
     if state.is_main_process:
         run.keep_suggestion()
+    _settle_dtype(run, dense, samples[0], split)
     from labelgen.generate import generate
 
     index, count = part
@@ -81,15 +85,73 @@ def view_pictures(run: Run, image: Path, present: Sequence[int]) -> NDArray[np.u
     from labelgen.generate import read_words
     from labelgen.prompts import sentences
 
-    dense, config = load_dense(run), run.config.labels
+    shown: Sample = {
+        "image_id": image.stem,
+        "image_path": str(image),
+        "label_path": None,
+        "image_labels": list(present),
+    }
+    dense, config = load_dense(run, shown), run.config.labels
     classes, templates = read_words(run.spec.classes, config)
     text_CD = dense.encode_text(sentences(classes.prompts, templates))
     return views_panel(image_HW3, compare_views(image, dense, text_CD, config.views, config.batch), classes, present)
 
 
-def load_dense(run: Run) -> "DenseCLIP":
-    """The frozen CLIP of a run, on this process's device."""
+def load_dense(run: Run, sample: Sample) -> "DenseCLIP":
+    """The frozen CLIP of a run, on this process's device.
+
+    With labels.dtype=auto it computes as the training labels were made; where there are none, as a probe on the sample
+    says.
+    """
+    dense = _load(run)
+    _settle_dtype(run, dense, sample, TRAIN_SPLIT)
+    return dense
+
+
+def _load(run: Run) -> "DenseCLIP":
     from labelgen.generate import load_clip
 
     folder_or_id = TINY_CLIP if run.clip == TINY_CLIP_NAME else run.clip
     return load_clip(folder_or_id, run.config.labels, process_state().device)
+
+
+def _settle_dtype(run: Run, dense: "DenseCLIP", sample: Sample, split: str) -> None:
+    """With labels.dtype=auto: compute as the split's store or the training labels were made, else as a probe says.
+
+    One process decides for all: what it finds, another one might not.
+    """
+    if run.config.labels.dtype != "auto":
+        return
+    from accelerate.utils import broadcast_object_list
+
+    is_main = process_state().is_main_process
+    (dtype,) = broadcast_object_list([(_made_in(run, split) or _probe(run, dense, sample)) if is_main else None])
+    dense.compute_in(dtype)
+
+
+def _made_in(run: Run, split: str) -> "torch.dtype | None":
+    """What CLIP computed in for the store of a split, or else for the training labels, if there is any."""
+    import torch
+
+    for path in (run.store_path(split), run.store_path(TRAIN_SPLIT)):
+        if is_begun(path):
+            settings = PseudoLabelStore.open(path).provenance["labels"]
+            while "round_before" in settings:  # a student's predictions, made from another store
+                settings = settings["round_before"]
+            dtype: torch.dtype = getattr(torch, settings["dtype"])
+            return dtype
+    return None
+
+
+def _probe(run: Run, dense: "DenseCLIP", sample: Sample) -> "torch.dtype":
+    from labelgen.generate import read_words
+    from labelgen.label import prepare
+    from labelgen.probe import probe
+    from labelgen.prompts import sentences
+
+    classes, templates = read_words(run.spec.classes, run.config.labels)
+    text_CD = dense.encode_text(sentences(classes.prompts, templates[:1]))  # with all of them it would take seconds
+    whole_HW3 = prepare(sample, run.config.labels.views, dense.patch_px).pixels_HW3[0]
+    choice = probe(dense, whole_HW3, text_CD, sample["image_labels"])
+    print(choice, file=sys.stderr)
+    return choice.dtype

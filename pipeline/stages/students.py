@@ -110,7 +110,7 @@ def train_student(run: Run, config: "TrainConfig", name: str = "") -> Path:
                 run.config.augment,
                 run.config.student,
                 accelerator=accelerator,
-                clip=load_dense(run) if config.views == "dual" else None,
+                clip=load_dense(run, samples[0]) if config.views == "dual" else None,
                 dual=run.config.labels.views,
                 read_truth=partial(read_truth, run.spec),
                 validate=partial(_miou, run.spec, val),
