@@ -8,13 +8,13 @@ Rows are of 11 classes, with the logits of toy scenes' size; some shards are wri
 import argparse
 import multiprocessing
 import os
-import pickle
 import resource
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -173,9 +173,7 @@ def read_side(images: int, folder: Path) -> dict[str, float]:
     costs["order of a step, ms"] = seconds(lambda: [epochs[0].places(step) for step in steps]) / len(steps) * 1e3
     costs["peak of reading, GiB"] = peak_gib()
     samples = a_split(images, folder / "scene.png")
-    costs["samples to a loader process, s"] = seconds(
-        lambda: pickle.loads(pickle.dumps(samples, pickle.HIGHEST_PROTOCOL))
-    )
+    costs["samples to a loader process, s"] = seconds(lambda: ForkingPickler.loads(ForkingPickler.dumps(samples)))
     costs["missing(all), s"] = seconds(lambda: opened[0].missing(opened[0].image_ids))
     return costs
 

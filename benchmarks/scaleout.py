@@ -1,8 +1,8 @@
 """How much faster N processes are than one, labelling and training: on one core each, or one GPU each.
 
-Starts itself twice through accelerate (docs/many-gpus.md), in one process and in N. They share the same work and measure
-it from barrier to barrier, once all are warm. CPU time tells what sharing costs, whatever else the machine is doing:
-who waits for others uses none. Prints Markdown. Run by `make bench`.
+Starts itself twice through accelerate (docs/many-gpus.md), in one process and in N. They share the same work and
+measure it from barrier to barrier, once all are warm. CPU time tells what sharing costs, whatever else the machine is
+doing: who waits for others uses none. Prints Markdown. Run by `make bench`.
 """
 
 import argparse

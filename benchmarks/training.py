@@ -15,7 +15,7 @@ import tempfile
 import time
 import warnings
 from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -192,7 +192,9 @@ class Run:
 
     def steps(self, count: int, watch: Stopwatch | None = None) -> float:
         """Seconds of the next steps; the watch is told of their parts."""
-        trainer, following, put, relabel = self.trainer, partial(next, self.coming), augment, self.relabel
+        trainer = self.trainer
+        following: Callable[..., Any] = partial(next, self.coming)
+        put, relabel = augment, self.relabel
         with contextlib.ExitStack() as undo:
             if watch is not None:
                 following, put, relabel = (
@@ -234,24 +236,26 @@ def step_row(run: Run, name: str, count: int) -> None:
 
 def device_seconds(run: Run, count: int) -> float:
     """How long the device computes or copies in so many steps; at once counts once. On a CPU: in torch's operators."""
-    from torch.autograd import DeviceType
     from torch.profiler import ProfilerActivity, profile
 
-    activity, kind = ProfilerActivity.CPU, DeviceType.CPU
-    if run.device.type == "cuda":
-        activity, kind = ProfilerActivity.CUDA, DeviceType.CUDA
-    with profile(activities=[activity]) as profiled:
+    kind = run.device.type.upper()
+    with profile(activities=[ProfilerActivity.__members__[kind]]) as profiled:
         run.steps(count)
-    ranges = sorted(
+    return 1e-6 * covered(
         (event.time_range.start, event.time_range.end)
         for event in profiled.events() or ()
-        if event.device_type == kind and not event.is_user_annotation  # which has a name for many
+        # An annotation is a name for what the device does, and for its waiting in between.
+        if event.device_type.name == kind and not event.is_user_annotation
     )
-    covered, until = 0.0, -math.inf
-    for start, end in ranges:
-        covered += max(0.0, end - max(start, until))
+
+
+def covered(ranges: Iterable[tuple[float, float]]) -> float:
+    """Length of what lies in any of the ranges."""
+    total, until = 0.0, -math.inf
+    for start, end in sorted(ranges):
+        total += max(0.0, end - max(start, until))
         until = max(until, end)
-    return covered / 1e6
+    return total
 
 
 def gpu_waits(run: Run, count: int) -> int:
