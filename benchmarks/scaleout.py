@@ -27,7 +27,7 @@ from accelerate import Accelerator
 import labelgen.generate
 from benchmarks.devices import DEVICES, device_named
 from benchmarks.labels import GLOBAL, LOCAL, TimedCLIP, vit_b16
-from benchmarks.training import Case, Run, accelerator_on, cases, make_store, wait_for
+from benchmarks.training import MOST_LOADERS, Case, Run, accelerator_on, cases, make_store, wait_for
 from labelgen.generate import LabelConfig, generate, load_clip, weights_hash
 from labelgen.images import resize_image, write_png
 from labelgen.samples import Sample
@@ -81,12 +81,8 @@ def measure(folder: Path, work: Work, device: str, most: int, quick: bool) -> No
     accelerator = accelerator_on(device)
     quiet_libraries()
     torch.manual_seed(0)
-    height, width = work.size
-    costs = {
-        f"labels, {'tiny CLIP' if quick else 'ViT-B/16'}, {height} x {width}: images/s": labels(
-            accelerator, folder, work, most, quick
-        )
-    }
+    title = "labels, {}, {} x {}: images/s".format("tiny CLIP" if quick else "ViT-B/16", *work.size)
+    costs = {title: labels(accelerator, folder, work, most, quick)}
     strong, weak = most * max(1, BATCH // most), BATCH * accelerator.num_processes
     for title, batch in ((f"{strong} a step", strong), (f"{BATCH} a step in each process", weak)):
         case = training_case(device, batch)
@@ -120,7 +116,8 @@ def labels(accelerator: Accelerator, folder: Path, work: Work, most: int, quick:
 
 def training(accelerator: Accelerator, folder: Path, case: Case, steps: int, most: int) -> Cost:
     """Of training steps, each process with its share of every batch and of the cores."""
-    workers = 0 if accelerator.device.type == "cpu" else max(1, len(os.sched_getaffinity(0)) // most - 1)
+    cores = len(os.sched_getaffinity(0)) // most
+    workers = 0 if accelerator.device.type == "cpu" else max(1, min(cores - 1, MOST_LOADERS))
     samples, store = samples_of(folder / "train", FILES), folder / "train" / "s.zarr"
     with contextlib.closing(Run(accelerator, samples, store, case, "local", workers)) as run:
         run.warm_up()
@@ -187,7 +184,7 @@ def table(results: dict[int, dict[str, Cost]]) -> str:
     counts = [f"{processes} process{'es' if processes > 1 else ''}" for processes in results]
     titles = ["", *counts, "times", "aim of two", *(f"CPU ms an image, {count}" for count in counts)]
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
-    first, *_, last = results.values()
+    first, last = results[1], results[max(results)]
     for title, aim in zip(first, AIMS, strict=True):
         costs = [measured[title] for measured in results.values()]
         cells = [f"{cost.rate:.3g}" for cost in costs]

@@ -49,6 +49,7 @@ from segtrain.trainer import TrainConfig, Trainer
 
 CLASSES = len(CAMVID_CLASSES)
 WARM_UP = 2  # steps
+MOST_LOADERS = 16  # processes; more take long to start
 PARTS = ("waiting for data", "augmentation", "CLIP", "forward", "loss", "backward", "optimizer")
 
 
@@ -335,7 +336,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as root:
         folders = {case.name: Path(root) / case.name for case in (light, resnet)}
         samples = {case.name: make_store(folders[case.name], case, 8) for case in (light, resnet)}
-        processes = sorted({0, 1, 2, *([cores // 2, cores] if is_gpu else [])})
+        loaders = min(cores - 1, MOST_LOADERS)
+        processes = sorted({0, 1, 2, *([loaders // 2, loaders] if is_gpu else [])})
         store = folders[resnet.name] / "s.zarr"
         loader_table(samples[resnet.name], store, resnet, 2 if options.quick else 10, processes)
         if options.loader_only:
@@ -344,7 +346,7 @@ def main() -> None:
         print(f"\n| {' | '.join(titles)} |\n{'|---' * len(titles)}|")
         for case, views, count in rows:
             steps = 1 if options.quick else 50 if is_gpu else count
-            store, workers = folders[case.name] / "s.zarr", cores - 1 if is_gpu else 0
+            store, workers = folders[case.name] / "s.zarr", loaders if is_gpu else 0
             with contextlib.closing(Run(accelerator, samples[case.name], store, case, views, workers)) as run:
                 step_row(run, f"{case.name}, {case.train.batch} a step | {views}", steps)
             del run  # or its student would live until the next has been made

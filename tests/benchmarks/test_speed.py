@@ -14,8 +14,11 @@ import torch
 from transformers import CLIPConfig, CLIPModel
 
 from benchmarks import growth, labels, scores, training
+from benchmarks.scaleout import Cost, table
 from benchmarks.training import Run, accelerator_on, cases, covered, device_seconds, gpu_waits, make_store
 from tests.conftest import ROOT, fresh_state
+
+COSTS = {"labels": 50.0, "training": 60.0, "training, more": 60.0, "matrix products": None}
 
 
 def rows(said: str) -> list[list[str]]:
@@ -71,9 +74,9 @@ def test_training(small: None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Ca
 @pytest.mark.slow
 def test_growth(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(growth, "SIZES", (48, 480))
-    table = rows(run_bench(growth, monkeypatch, capfd))
-    assert {len(cells) for cells in table} == {3}
-    assert all(float(cell) >= 0 for cells in table[1:] for cell in cells[1:])
+    lines = rows(run_bench(growth, monkeypatch, capfd))
+    assert {len(cells) for cells in lines} == {3}
+    assert all(float(cell) >= 0 for cells in lines[1:] for cell in cells[1:])
 
 
 def test_scores(capfd: pytest.CaptureFixture[str]) -> None:
@@ -90,11 +93,17 @@ def test_scaleout_in_two_processes() -> None:
     line = [sys.executable, "-m", "benchmarks.scaleout", "--quick", "--device", "cpu"]
     done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    titles, *table = rows(done.stdout)
+    titles, *lines = rows(done.stdout)
     assert titles[1:4] == ["1 process", "2 processes", "times"]
-    assert [cells[0].split(",")[0] for cells in table] == ["labels", "training", "training", "matrix products"]
-    for _, one, two, times, *_ in table:
+    assert [cells[0].split(",")[0] for cells in lines] == ["labels", "training", "training", "matrix products"]
+    for _, one, two, times, *_ in lines:
         assert float(times) == pytest.approx(float(two) / float(one), rel=0.02)
+
+
+def test_scaleout_of_one_gpu_is_a_table_of_one() -> None:
+    titles, labelling, *_, products = rows(table({1: {title: Cost(2.0, cost) for title, cost in COSTS.items()}}))
+    assert titles[1:] == ["1 process", "times", "aim of two", "CPU ms an image, 1 process"]
+    assert (labelling[1:], products[1:]) == (["2", "1.00", "1.9", "50"], ["2", "1.00", "-", "-"])
 
 
 @pytest.mark.parametrize("name", ["training", "scaleout"])
