@@ -1,4 +1,4 @@
-# Verbs of carbseg; each sets up what it needs. Variables: DATASET, DATA_ROOT, URL, CLIP, OUT, SEEDS, ARGS.
+# Verbs of carbseg; each sets up what it needs. Variables: DATASET, DATA_ROOT, URL, CLIP, OUT, SEEDS, DEVICE, ARGS.
 
 PYTHON ?= python3
 VENV := .venv
@@ -8,6 +8,7 @@ CARBSEG := $(BIN)/python -m pipeline
 
 DATASET ?= toy
 SEEDS ?= 3
+DEVICE ?= auto
 OPTIONS = --dataset $(DATASET) $(if $(DATA_ROOT),--data-root $(DATA_ROOT)) $(if $(CLIP),--clip $(CLIP)) $(if $(OUT),--out $(OUT)) $(ARGS)
 # Shorter than the preset: a table that means the same within minutes.
 DEMO := --set train.steps=600 --set train.warmup_steps=170 --set augment.crop_height=128 --set augment.crop_width=256
@@ -53,12 +54,15 @@ test: setup
 test-fast: setup  ## for the edit loop: without fresh processes and browsers
 	$(BIN)/python -m pytest $(WORKERS) -m "not slow"
 
-bench: setup  ## speed and agreement, as Markdown; about ten minutes on two cores
-	$(BIN)/python -m benchmarks.labels
-	$(BIN)/python -m benchmarks.training
+bench: setup  ## speed and agreement, as Markdown; DEVICE=cuda measures a GPU, and only what one changes
+	$(BIN)/python -m benchmarks.labels --device $(DEVICE)
+	$(BIN)/python -m benchmarks.training --device $(DEVICE)
+	$(BIN)/python -m benchmarks.scaleout --device $(DEVICE)
+ifneq ($(DEVICE),cuda)
 	$(BIN)/python -m benchmarks.scores
 	$(BIN)/python -m benchmarks.growth
 	$(BIN)/python -m benchmarks.tests $(WORKERS)
+endif
 
 check: setup
 	$(BIN)/ruff check .

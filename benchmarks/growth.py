@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -166,9 +167,13 @@ def read_side(images: int, folder: Path) -> dict[str, float]:
 
     costs = {"open and first read, ms": seconds(open_and_read) * 1e3}
     costs["any other read, ms"] = seconds(lambda: read(*others)) / len(others) * 1e3
-    order, middle = Order(images, BATCH, 0), images // BATCH // 2
-    costs["order of a step, ms"] = median_ms([partial(order.places, middle + k) for k in range(9)])
+    epochs = [Order(images, BATCH, seed) for seed in range(6)]  # of which nothing is known yet
+    costs["order of an epoch's first step, ms"] = median_ms([partial(epoch.places, 0) for epoch in epochs[1:]])
+    steps = range(images // BATCH)
+    costs["order of a step, ms"] = seconds(lambda: [epochs[0].places(step) for step in steps]) / len(steps) * 1e3
     costs["peak of reading, GiB"] = peak_gib()
+    samples = a_split(images, folder / "scene.png")
+    costs["samples to a loader process, s"] = seconds(lambda: ForkingPickler.loads(ForkingPickler.dumps(samples)))
     costs["missing(all), s"] = seconds(lambda: opened[0].missing(opened[0].image_ids))
     return costs
 

@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from benchmarks.devices import DEVICES, device_named
 from labelgen.codec import PRECISIONS, Precision
 from labelgen.generate import LabelConfig, generate, load_clip
 from labelgen.images import resize_image, resize_logits, write_png
@@ -247,14 +248,11 @@ def main() -> None:
     """All of it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one repeat of everything, to see that it runs")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--device", choices=DEVICES, default="auto")
     options = parser.parse_args()
-    has_gpu = torch.cuda.is_available()
-    if options.device == "cuda" and not has_gpu:
-        parser.error("there is no CUDA GPU here")
+    quick, device = options.quick, device_named(options.device)
     quiet_libraries()
     torch.manual_seed(0)
-    quick, device = options.quick, "cuda" if has_gpu and options.device != "cpu" else "cpu"
     name = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     print(f"# Pseudo-labels, ViT-B/16 with random weights, {name}\n")
     speed_of_clip(device, [torch.float32, torch.bfloat16], 1 if quick else 7)

@@ -6,16 +6,21 @@ Run by `make bench`; `--device cuda` where there is a GPU.
 
 import argparse
 import contextlib
+import gc
+import itertools
+import math
 import os
 import resource
 import tempfile
 import time
 import warnings
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import cv2
 import numpy as np
@@ -23,13 +28,14 @@ import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
 
-from benchmarks.labels import EMBEDDING, GLOBAL, LOCAL, vit_b16
+from benchmarks.devices import DEVICES, device_named
+from benchmarks.labels import EMBEDDING, GLOBAL, LOCAL, PATCH, vit_b16
 from labelgen.images import resize_image, write_png
 from labelgen.layout import StoreLayout
 from labelgen.maskclip import DenseCLIP
 from labelgen.samples import Sample
 from labelgen.store import ImageLogits, LocalView, PseudoLabelStore
-from labelgen.views import ViewConfig, local_views
+from labelgen.views import View, ViewConfig, largest_local, local_views
 from pipeline.commands.options import quiet_libraries
 from pipeline.datasets.classes import CAMVID_CLASSES
 from pipeline.toy.scenes import driving_scene
@@ -43,17 +49,16 @@ from segtrain.trainer import TrainConfig, Trainer
 
 CLASSES = len(CAMVID_CLASSES)
 WARM_UP = 2  # steps
+MOST_LOADERS = 16  # processes; more take long to start
 PARTS = ("waiting for data", "augmentation", "CLIP", "forward", "loss", "backward", "optimizer")
 
 
 @dataclass(frozen=True)
 class Case:
-    """One size of everything. grid: CLIP's patches of a whole image; largest: of a local view."""
+    """One size of everything."""
 
     name: str
     size: tuple[int, int]
-    grid: tuple[int, int]
-    largest: tuple[int, int]
     augment: AugmentConfig
     views: ViewConfig
     student: StudentConfig
@@ -67,8 +72,6 @@ def cases(batch: int) -> list[Case]:
         Case(
             "light, 160 x 320",
             (160, 320),
-            (10, 20),
-            (10, 5),
             AugmentConfig(crop_height=160, crop_width=320, scales=(1.0, 1.0), photometric=0.2),
             ViewConfig(local_height=160, local_width=80, local_zooms=(1.0, 1.0), zoom_levels=1),
             StudentConfig(),
@@ -77,8 +80,6 @@ def cases(batch: int) -> list[Case]:
         Case(
             "ResNet-50, {} x {}".format(*GLOBAL),
             GLOBAL,
-            (45, 60),
-            (64, 32),
             AugmentConfig(crop_height=GLOBAL[0], crop_width=GLOBAL[1], scales=(1.0, 2.0)),
             ViewConfig(local_height=LOCAL[0], local_width=LOCAL[1], local_zooms=(1.0, 2.0)),
             StudentConfig(backbone="resnet50"),
@@ -101,16 +102,18 @@ def make_store(folder: Path, case: Case, images: int) -> list[Sample]:
     views = {i: local_views(case.views, i, *case.size) for i in ids}
     count = max(map(len, views.values()))
     vectors = np.linalg.qr(rng.standard_normal((EMBEDDING, CLASSES)))[0].T.astype(np.float32)
-    layout = StoreLayout(ids, vectors, [case.grid], case.largest, count, images_per_shard=4)
+    grid = View((0, 0, *case.size), 1.0).grid(PATCH)
+    largest = largest_local(case.views, *case.size).grid(PATCH)
+    layout = StoreLayout(ids, vectors, [grid], largest, count, images_per_shard=4)
     classes = {"names": list(CAMVID_CLASSES.names)}
-    store = PseudoLabelStore.create(folder / "s.zarr", layout, {"classes": classes, "clip": {"patch_px": 16}})
+    store = PseudoLabelStore.create(folder / "s.zarr", layout, {"classes": classes, "clip": {"patch_px": PATCH}})
 
     def logits(h: int, w: int) -> NDArray[np.float32]:
         return rng.standard_normal((CLASSES, h, w)).astype(np.float32)
 
     def image(image_id: str) -> ImageLogits:
-        seen = [LocalView(view.box, view.zoom, logits(*view.grid(16))) for view in views[image_id]]
-        return ImageLogits(image_id, case.size, list(range(CLASSES)), [logits(*case.grid)], seen)
+        seen = [LocalView(view.box, view.zoom, logits(*view.grid(PATCH))) for view in views[image_id]]
+        return ImageLogits(image_id, case.size, list(range(CLASSES)), [logits(*grid)], seen)
 
     for rows in store.shards():
         store.write_shard(rows, [image(ids[row]) for row in rows])
@@ -144,81 +147,128 @@ class Stopwatch:
         return timed
 
 
-class Run:
-    """The loop of `segtrain.train`, without its log, checkpoints and signals."""
+def accelerator_on(device: str) -> Accelerator:
+    """The processes, the device (cpu or cuda) and the precision of `train`."""
+    return Accelerator(cpu=True) if device == "cpu" else make_accelerator(TrainConfig())
 
-    def __init__(self, accelerator: Accelerator, samples: Sequence[Sample], store: Path, case: Case, views: Views):
-        self.device, self.case = accelerator.device, case
-        self.data = dataset(samples, store, case, views)
+
+class Run:
+    """The loop of `segtrain.train`, without its log, checkpoints and signals. To be closed."""
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        samples: Sequence[Sample],
+        store: Path,
+        case: Case,
+        views: Views,
+        workers: int,
+    ) -> None:
+        self.device, self.batch = accelerator.device, case.train.batch
         text_CD = torch.from_numpy(PseudoLabelStore.open(store).text_vectors)
         student = build_student(case.student, CAMVID_CLASSES, text_CD)
         self.trainer = Trainer(student, replace(case.train, views=views), accelerator)
         self.trainer.student.train()
         clip = DenseCLIP(vit_b16()).to(self.device) if views == "dual" else None
         self.relabel = OnlineLabels(clip, text_CD, case.train.loss_stride).relabel if clip else lambda batch: batch
+        loader = batches(
+            dataset(samples, store, case, views),
+            Order(len(samples), self.batch, 0),
+            0,
+            case.train.steps,
+            workers=workers,
+            rank=accelerator.process_index,
+            ranks=accelerator.num_processes,
+        )
+        self.coming, self.ahead = each(loader), batches_ahead(workers)
 
-    def steps(self, count: int, workers: int, watch: Stopwatch | None = None) -> float:
-        """Seconds of so many steps, after some more to warm up; the watch is told of its parts."""
-        order = Order(len(self.data.samples), self.case.train.batch, 0)
-        loader = each(batches(self.data, order, 0, count + WARM_UP, workers=workers, rank=0, ranks=1))
-        trainer, following, put, relabel = self.trainer, lambda: next(loader), augment, self.relabel
-        with contextlib.closing(loader), contextlib.ExitStack() as undo:
-            for step in range(count + WARM_UP):
-                if step == WARM_UP:
-                    wait_for(self.device)
-                    if watch is not None:
-                        following, put, relabel = (
-                            watch(name, part) for name, part in zip(PARTS, (following, put, relabel), strict=False)
-                        )
-                        for owner, name, part in (
-                            (trainer.student, "forward", "forward"),
-                            (trainer, "loss", "loss"),
-                            (trainer.accelerator, "backward", "backward"),
-                            (trainer.optimizer, "step", "optimizer"),
-                        ):
-                            whole = getattr(owner, name)
-                            undo.callback(setattr, owner, name, whole)
-                            setattr(owner, name, watch(part, whole))
-                    started = time.perf_counter()
+    def close(self) -> None:
+        """Loader processes end, and accelerate forgets the student, of which it keeps every one."""
+        self.coming.close()
+        self.trainer.accelerator.free_memory()
+
+    def warm_up(self) -> None:
+        """Until nothing is at hand that was loaded while nobody trained."""
+        self.steps(WARM_UP + self.ahead)
+
+    def steps(self, count: int, watch: Stopwatch | None = None) -> float:
+        """Seconds of the next steps; the watch is told of their parts."""
+        trainer = self.trainer
+        following: Callable[..., Any] = partial(next, self.coming)
+        put, relabel = augment, self.relabel
+        with contextlib.ExitStack() as undo:
+            if watch is not None:
+                following, put, relabel = (
+                    watch(name, part) for name, part in zip(PARTS, (following, put, relabel), strict=False)
+                )
+                for owner, name, part in (
+                    (trainer.student, "forward", "forward"),
+                    (trainer, "loss", "loss"),
+                    (trainer.accelerator, "backward", "backward"),
+                    (trainer.optimizer, "step", "optimizer"),
+                ):
+                    undo.enter_context(patch.object(owner, name, watch(part, getattr(owner, name))))
+            wait_for(self.device)
+            started = time.perf_counter()
+            for _ in range(count):
                 trainer.train_step(relabel(put(following(), self.device)))
             trainer.check()
             wait_for(self.device)
             return time.perf_counter() - started
 
 
-def step_row(run: Run, name: str, count: int, workers: int) -> None:
+def step_row(run: Run, name: str, count: int) -> None:
     """What a step is made of, its rate when nobody measures the parts, and how busy a GPU is."""
-    watch = Stopwatch(run.device)
-    total = free = run.steps(count, workers, watch)
+    watch, is_gpu = Stopwatch(run.device), run.device.type == "cuda"
+    reset_peak(run.device)
+    run.warm_up()
+    total = free = run.steps(count, watch)
     busy = waits = "-"
-    if run.device.type == "cuda":
-        free = run.steps(count, workers)
-        busy, waits = f"{gpu_seconds(run, count, workers) / free:.0%}", f"{gpu_waits(run, count, workers):.1f}"
+    if is_gpu:
+        run.warm_up()
+        free = run.steps(count)
+        busy, waits = f"{device_seconds(run, count) / free:.0%}", f"{gpu_waits(run, count) / count:.1f}"
     watch.seconds["loss"] -= watch.seconds["forward"]
     shares = [watch.seconds[part] / total for part in PARTS]
-    cells = [f"{count / free:.3g}", f"{count * run.case.train.batch / free:.3g}"]
+    cells = [f"{count / free:.3g}", f"{count * run.batch / free:.3g}"]
     cells += [f"{share:.1%}" for share in [*shares, 1 - sum(shares)]]
-    print(f"| {name} | {' | '.join(cells)} | {peak_gib():.1f} GiB | {busy} | {waits} |", flush=True)
+    print(f"| {name} | {' | '.join(cells)} | {peak_gib(run.device):.1f} GiB | {busy} | {waits} |", flush=True)
 
 
-def gpu_seconds(run: Run, count: int, workers: int) -> float:
-    """How long the GPU works for so many steps."""
+def device_seconds(run: Run, count: int) -> float:
+    """How long the device computes or copies in so many steps; at once counts once. On a CPU: in torch's operators."""
     from torch.profiler import ProfilerActivity, profile
 
-    with profile(activities=[ProfilerActivity.CUDA]) as profiled:
-        run.steps(count, workers)
-    total = sum(event.self_device_time_total for event in profiled.key_averages())
-    return total / 1e6 * count / (count + WARM_UP)
+    kind = run.device.type.upper()
+    with profile(activities=[ProfilerActivity.__members__[kind]]) as profiled:
+        run.steps(count)
+    return 1e-6 * covered(
+        (event.time_range.start, event.time_range.end)
+        for event in profiled.events() or ()
+        # An annotation is a name for what the device does, and for its waiting in between.
+        if event.device_type.name == kind and not event.is_user_annotation
+    )
 
 
-def gpu_waits(run: Run, count: int, workers: int) -> float:
-    """How often a step makes the CPU wait for the GPU."""
+def covered(ranges: Iterable[tuple[float, float]]) -> float:
+    """Length of what lies in any of the ranges."""
+    total, until = 0.0, -math.inf
+    for start, end in sorted(ranges):
+        total += max(0.0, end - max(start, until))
+        until = max(until, end)
+    return total
+
+
+def gpu_waits(run: Run, count: int) -> int:
+    """How often the CPU waits for the GPU in so many steps, as far as torch tells."""
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        torch.cuda.set_sync_debug_mode("warn")
-        run.steps(count, workers)
-        torch.cuda.set_sync_debug_mode("default")
-    return sum("synchronizing" in str(warning.message) for warning in told) / (count + WARM_UP)
+        torch.cuda.set_sync_debug_mode("warn")  # which warns of itself, too
+        try:
+            run.steps(count)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    return sum("called a synchronizing" in str(warning.message) for warning in told)
 
 
 def loader_table(samples: Sequence[Sample], store: Path, case: Case, count: int, processes: Sequence[int]) -> None:
@@ -234,13 +284,18 @@ def loader_table(samples: Sequence[Sample], store: Path, case: Case, count: int,
     print(f"{100 / rate:.1f} cores feed 100 samples/s, {500 / rate:.1f} feed 500")
     print("\n| loader processes | samples/s |\n|---|---|")
     for workers in processes:
-        loader = each(batches(data, order, 0, count + WARM_UP, workers=workers, rank=0, ranks=1))
-        next(loader), next(loader)  # starting the processes is paid once
-        started = time.perf_counter()
-        for _ in range(count):
-            next(loader)
-        print(f"| {workers} | {4 * count / (time.perf_counter() - started):.1f} |")
-        loader.close()
+        idle, steps = WARM_UP + batches_ahead(workers), count * max(1, workers)
+        loader = batches(data, order, 0, idle + steps, workers=workers, rank=0, ranks=1)
+        with contextlib.closing(each(loader)) as coming:
+            deque(itertools.islice(coming, idle), maxlen=0)  # starting the processes is paid once
+            started = time.perf_counter()
+            deque(itertools.islice(coming, steps), maxlen=0)
+            print(f"| {workers} | {4 * steps / (time.perf_counter() - started):.1f} |")
+
+
+def batches_ahead(workers: int) -> int:
+    """How many batches a loader has ready at most while nobody asks: two a process."""
+    return 2 * workers
 
 
 def wait_for(device: torch.device) -> None:
@@ -249,10 +304,17 @@ def wait_for(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def peak_gib() -> float:
+def reset_peak(device: torch.device) -> None:
+    """What others have left goes, and the largest memory of a GPU is counted from here; that of a process cannot be."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_gib(device: torch.device) -> float:
     """Largest memory so far: of the GPU, or of this process."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**30
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
@@ -261,14 +323,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one repeat of everything, to see that it runs")
     parser.add_argument("--batch", type=int, help="images a step of the ResNet-50 (default: 1 on a CPU, 8 on a GPU)")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--device", choices=DEVICES, default="auto")
     parser.add_argument("--loader-only", action="store_true", help="only how fast samples come")
     options = parser.parse_args()
-    if options.device == "cuda" and not torch.cuda.is_available():
-        parser.error("there is no CUDA GPU here")
+    accelerator = accelerator_on(device_named(options.device))
     quiet_libraries()
     torch.manual_seed(0)
-    accelerator = Accelerator(cpu=True) if options.device == "cpu" else make_accelerator(TrainConfig())
     is_gpu, cores = accelerator.device.type == "cuda", len(os.sched_getaffinity(0))
     print(f"# Training: {accelerator.device}, precision {accelerator.mixed_precision}, {cores} cores\n")
     light, resnet = cases(options.batch or (8 if is_gpu else 1))
@@ -276,29 +336,20 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as root:
         folders = {case.name: Path(root) / case.name for case in (light, resnet)}
         samples = {case.name: make_store(folders[case.name], case, 8) for case in (light, resnet)}
-        processes = sorted({0, 1, 2, *([cores // 2, cores] if is_gpu else [])})
+        loaders = min(cores - 1, MOST_LOADERS)
+        processes = sorted({0, 1, 2, *([loaders // 2, loaders] if is_gpu else [])})
         store = folders[resnet.name] / "s.zarr"
         loader_table(samples[resnet.name], store, resnet, 2 if options.quick else 10, processes)
-        if not options.loader_only:
-            titles = (
-                "student",
-                "views",
-                "steps/s",
-                "samples/s",
-                *PARTS,
-                "rest",
-                "peak memory",
-                "GPU busy",
-                "GPU waits",
-            )
-            print(f"| {' | '.join(titles)} |\n{'|---' * len(titles)}|")
-        for case, views, count in [] if options.loader_only else rows:
-            if is_gpu:
-                torch.cuda.reset_peak_memory_stats()
-            run = Run(accelerator, samples[case.name], folders[case.name] / "s.zarr", case, views)
-            steps = 1 if options.quick else 20 if is_gpu else count
-            step_row(run, f"{case.name}, {case.train.batch} a step | {views}", steps, cores - 1 if is_gpu else 0)
-            del run
+        if options.loader_only:
+            return
+        titles = ("student", "views", "steps/s", "samples/s", *PARTS, "rest", "peak memory", "GPU busy", "GPU waits")
+        print(f"\n| {' | '.join(titles)} |\n{'|---' * len(titles)}|")
+        for case, views, count in rows:
+            steps = 1 if options.quick else 50 if is_gpu else count
+            store, workers = folders[case.name] / "s.zarr", loaders if is_gpu else 0
+            with contextlib.closing(Run(accelerator, samples[case.name], store, case, views, workers)) as run:
+                step_row(run, f"{case.name}, {case.train.batch} a step | {views}", steps)
+            del run  # or its student would live until the next has been made
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The training run: data, steps, log, validation, checkpoints; stops at a signal and goes on later."""
 
 import contextlib
+import hashlib
 import json
 import signal
 import threading
@@ -92,7 +93,7 @@ def train(
         "augment": asdict(augment),
         "student": asdict(student_config),
         "pseudo-labels": {name: value for name, value in store.provenance.items() if name != "versions"},
-        "images": [sample["image_id"] for sample in samples],
+        "images": {"count": len(samples), "ids_sha256": _digest_ids(samples)},
     }
     made_with = json.loads(json.dumps(made_with))  # tuples and lists compare alike
     text_CD = torch.from_numpy(store.text_vectors)
@@ -156,6 +157,14 @@ def train(
         ) from error
     student: PreTrainedModel = accelerator.unwrap_model(trainer.student)
     return student.cpu().eval()  # type: ignore[no-any-return, no-untyped-call]
+
+
+def _digest_ids(samples: Sequence[Sample]) -> str:
+    """What tells one list of images from another, in their order, which the order of training follows from."""
+    digest = hashlib.sha256()
+    for sample in samples:
+        digest.update(f"{sample['image_id']}\0".encode())  # no file name holds a NUL
+    return digest.hexdigest()[:16]
 
 
 def _ask(trainer: Trainer, question: Callable[[PreTrainedModel], T]) -> T | None:

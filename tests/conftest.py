@@ -64,7 +64,7 @@ def carbseg(*arguments: object, check: bool = True) -> subprocess.CompletedProce
     from pipeline.cli import main
 
     words = list(map(str, arguments))
-    with _fresh_state(), TemporaryDirectory() as folder, contextlib.chdir(folder):
+    with fresh_state(), TemporaryDirectory() as folder, contextlib.chdir(folder):
         with patch.object(sys, "argv", ["carbseg", *words]):
             done = CliRunner(catch_exceptions=False).invoke(main, words, prog_name="carbseg")
         assert os.listdir() == []  # defaults such as data/ and runs/ are relative: a test names its own folders
@@ -74,7 +74,7 @@ def carbseg(*arguments: object, check: bool = True) -> subprocess.CompletedProce
 
 
 @contextlib.contextmanager
-def _fresh_state() -> Iterator[None]:
+def fresh_state() -> Iterator[None]:
     """What a run changes for its whole process is put back: environment, accelerate's state, quiet libraries."""
     from accelerate.state import AcceleratorState
     from transformers.utils import logging

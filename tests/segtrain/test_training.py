@@ -535,6 +535,18 @@ def test_checkpoint_of_other_settings_is_refused(samples: list[Sample], store_pa
         run(samples, store_path, tmp_path, short)
 
 
+def test_checkpoint_of_other_images_is_refused_without_holding_a_list_of_them(
+    samples: list[Sample], store_path: Path, tmp_path: Path
+) -> None:
+    short = replace(CONFIG, steps=2, warmup_steps=1)
+    run(samples, store_path, tmp_path, short)
+    with pytest.raises(InputError, match="trained with images.count = 10, not 9; delete that folder to start anew"):
+        run(samples[1:], store_path, tmp_path, short)
+    with pytest.raises(InputError, match="trained with images.ids_sha256 = '[0-9a-f]{16}', not '[0-9a-f]{16}'; del"):
+        run(samples[::-1], store_path, tmp_path, short)
+    assert samples[0]["image_id"].encode() not in (tmp_path / "checkpoint-00000002.pt").read_bytes()
+
+
 def test_auto_takes_bf16_only_where_the_gpu_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
     assert make_accelerator(TrainConfig()).mixed_precision == "no"
     monkeypatch.setattr("segtrain.train.Accelerator", lambda cpu, mixed_precision: mixed_precision)
