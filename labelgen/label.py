@@ -129,7 +129,8 @@ class Labeller:
         """The logits on the CPU, as soon as the event says so."""
         if not self.on_gpu:
             return logits_BThw.cpu(), None
-        arrived = torch.cuda.Event(blocking=True)  # its core is for those who read
+        # Who waits for it leaves its core to those who read images.
+        arrived = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
         pinned_BThw = torch.empty_like(logits_BThw, device="cpu", pin_memory=True)
         pinned_BThw.copy_(logits_BThw, non_blocking=True)
         arrived.record(torch.cuda.current_stream(self.dense.device))
