@@ -15,7 +15,7 @@ ALLOWED = {
 # Inside a package, and inside each of its wings, a file imports only files that stand before it.
 ORDER = {
     "labelgen": [
-        *("samples", "images", "prompts", "refine", "maskclip", "views"),
+        *("samples", "images", "prompts", "refine", "maskclip", "engines", "views"),
         *("codec", "chunks", "layout", "store", "verify", "label", "generate"),
     ],
     "evaluation": [
@@ -30,6 +30,7 @@ ORDER = {
         *("names", "progress", "runs", "datasets", "toy", "config", "suggestion", "stages"),
         *("commands", "cli", "__main__"),
     ],
+    "labelgen.engines": ["clip_es", "proxyclip"],
     "pipeline.datasets": [
         *("classes", "truth", "tags", "tag_noise", "derived_tags", "layouts", "hub", "registry"),
         *("check", "fetch"),
