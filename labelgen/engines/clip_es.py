@@ -199,7 +199,7 @@ def mean_gradient(layer: Any, tokens_NE: Tensor, weights_ANN: Tensor, gradient_C
 
 
 def refine(cam_Chw: Tensor, attention_PP: Tensor, box_threshold: float) -> Tensor:
-    """Maps (C, h, w) spread along the attention, each from its own boxes (CLIP-ES, Eqs. 4-6).
+    """Maps (C, h, w) spread along the attention, each from its own boxes ("class-aware attention-based affinity").
 
     The attention is balanced (columns and rows sum to about 1), made symmetric and squared; of its columns only those
     of patches in the boxes stay (`box_mask`).
@@ -218,8 +218,7 @@ def refine(cam_Chw: Tensor, attention_PP: Tensor, box_threshold: float) -> Tenso
 def box_mask(map_hw: NDArray[np.float32], threshold: float) -> NDArray[np.bool_]:
     """(h, w): inside a box around a connected region, or a hole, above `threshold` of the maximum of a map in 0..1.
 
-    As in the authors' code, a box ends before the patch that its region ends with where that is the last of its row
-    or column.
+    As in the authors' code, no box holds the last row or column: a map that is high only there has none.
     """
     levels_hw = (map_hw * 255).astype(np.uint8)
     is_high_hw = (levels_hw > int(threshold * levels_hw.max())).astype(np.uint8)

@@ -188,7 +188,7 @@ def proxy_attention(features_BFhw: Tensor, beta: float, gamma: float) -> Tensor:
     """(B, P, P) float32, rows sum to 1: softmax of gamma * (S - beta * mean of S) where that is not negative.
 
     S: cosines between the patches of an image; its mean is taken image by image. A patch always attends to itself,
-    even where all of an image looks alike and S is nowhere above beta times its mean (ProxyCLIP, Eqs. 5-7).
+    even where all of an image looks alike and S is nowhere above beta times its mean.
     """
     unit_BFP = F.normalize(features_BFhw.flatten(2).float(), dim=1)
     similarity_BPP = unit_BFP.transpose(1, 2) @ unit_BFP
