@@ -163,7 +163,6 @@ def test_convnet_is_asked_for_the_feature_map_of_a_stage() -> None:
 def test_inner_layer_of_a_vit_is_that_hidden_state() -> None:
     model = proxy_model("vit")
     image = torch.rand(1, 3, 16, 24, generator=torch.Generator().manual_seed(0))
-    pixels = for_proxy(image, IMAGENET_MEAN, IMAGENET_STD)
     mean, std = (torch.tensor(v)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
     pixels = (image - mean) / std
     with torch.inference_mode():
@@ -205,8 +204,6 @@ def test_attention_is_worked_out_by_hand() -> None:
     features = torch.tensor([[1.0, 2.0, 0.0], [0.0, 0.0, 3.0]]).view(1, 2, 1, 3)
     expected = torch.tensor([[[0.5, 0.5, 0], [0.5, 0.5, 0], [0, 0, 1]]])
     torch.testing.assert_close(proxy_attention(features, 1.2, 3.0), expected)
-    graded = proxy_attention(features, 0.0001, 3.0)  # nothing is masked but what is below about 0
-    assert graded[0, 2, 2] == pytest.approx(1, abs=1e-6)
 
 
 def test_bfloat16_stays_close(clip_folder: Path, tmp_path: Path) -> None:
