@@ -132,7 +132,8 @@ def test_faithful_positions_are_half_precise_and_bilinear() -> None:
     embeddings = exact.dense.model.vision_model.embeddings
     position_N = embeddings.position_embedding.weight.clone()
     found = golden_activation(faithful)
-    assert torch.equal(embeddings.position_embedding.weight, position_N)  # the model is left as it was
+    left = faithful.dense.model.vision_model.embeddings.position_embedding.weight
+    assert torch.equal(left, position_N)  # the model is left as it was
     embeddings.position_embedding.weight.data = position_N.half().float()
     torch.testing.assert_close(golden_activation(exact).scores_T, found.scores_T)  # at CLIP's own size only rounded
     assert np.abs(found.attention_PP.numpy() - golden["attention"]).max() > 1e-7
