@@ -123,7 +123,7 @@ def speed_of_clip(device: str, dtypes: list[torch.dtype], repeats: int) -> None:
         dense = DenseCLIP(vit_b16()).to(device)
         dense.compute_in(dtype)
         for (height, width), most in ((GLOBAL, 1 if device == "cpu" else A_SHARD), (LOCAL, MOST_VIEWS)):
-            batch = min(most, Labeller(dense, text_CD).views_at_once(height, width))
+            batch = min(most, Labeller(dense).views_at_once(height, width))
             pixels = torch.randn(batch, 3, height, width, device=device)
             peak = peak_gflops(dtype, device)
             taken = seconds(lambda d=dense, p=pixels: d.logits(p, text_CD).cpu(), repeats) / batch  # type: ignore[misc]

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -17,14 +17,15 @@ import torch
 from numpy.typing import NDArray
 
 from labelgen.codec import Precision
-from labelgen.images import image_size
-from labelgen.label import Asked, Labeller, Prepared, guess_labels, prepare
+from labelgen.engines.engine import Engine
+from labelgen.images import image_size, resize_image
+from labelgen.label import Asked, Labeller, Prepared, guess_labels, label, prepare
 from labelgen.layout import StoreLayout, differences, is_begun
-from labelgen.maskclip import DenseCLIP, Variant
+from labelgen.maskclip import DenseCLIP, Variant, digest_weights
 from labelgen.prompts import TEMPLATES, Sentence, class_weights, read_prompts, read_templates, spell_out
 from labelgen.samples import ClassSet, InputError, Sample
 from labelgen.store import ImageLogits, LocalView, PseudoLabelStore
-from labelgen.views import ViewConfig, count_local, global_views, largest_local
+from labelgen.views import View, ViewConfig, count_local, global_views, largest_local
 
 T = TypeVar("T")
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -34,6 +35,7 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 class LabelConfig:
     """How pseudo-labels are made."""
 
+    engine: str = "maskclip"  # 'carbseg engines' lists them; each has settings of its own
     variant: Variant = "maskclip"  # of CLIP's last block, see DenseCLIP
     templates: str = ""  # path of a templates file; "" uses carbseg's own list
     prompts: str = ""  # path of a TOML file of names for classes; "" uses the data set's
@@ -98,18 +100,21 @@ def generate(
     like: PseudoLabelStore | None = None,
     part: int = 0,
     parts: int = 1,
+    engine: Engine | None = None,
     on_images: Callable[[int], object] = lambda count: None,
 ) -> PseudoLabelStore:
     """Write pseudo-labels of the samples into the store at `path` (folder or fsspec URL); resume it if it is there.
 
-    about: goes into the provenance beside what the config says (data set, CLIP id). like: a store that this one must
-    equal in how it is made. Part p of `parts` writes shards p, p + parts, ...; parts may run at once, anywhere.
-    on_images hears how many images of the whole store are done. A sample whose image_labels are None gets those that
-    CLIP guesses. Raises InputError.
+    engine: what looks at the images; default: `dense` itself, which knows the words in any case. about: goes into the
+    provenance beside what the config says (data set, CLIP id). like: a store that this one must equal in how it is
+    made. Part p of `parts` writes shards p, p + parts, ...; parts may run at once, anywhere. on_images hears how many
+    images of the whole store are done. A sample whose image_labels are None gets those that CLIP guesses. Raises
+    InputError.
 
     What each part does once for all N images: compares their ids, digests their labels, lists the markers; and where no
     store has been begun, hashes the ids and reads all headers, for the arrays must hold the largest image.
     """
+    engine = engine or Labeller(dense, config.batch)
     classes, templates = read_words(classes, config)
     said = spell_out(classes.prompts, templates)
     vectors_PD = dense.encode_sentences([str(sentence) for sentence in said]).cpu().numpy()
@@ -122,27 +127,32 @@ def generate(
     if is_begun(path):
         store = PseudoLabelStore.resume(path, ids, provenance)
     else:
-        layout = _layout(ids, image_sizes(samples), said, vectors_PD, len(classes), dense.patch_px, config, digest)
+        layout = _layout(ids, image_sizes(samples), said, vectors_PD, len(classes), engine.patch_px, config, digest)
         store = PseudoLabelStore.create(path, layout, provenance)
     if store.labels_digest != digest:
         _require_same_labels(store, samples)
     text_TD = torch.from_numpy(store.read("sentence_vectors") if store.sentences else store.text_vectors)
-    labeller = Labeller(dense, text_TD, config.batch)
+    text_TD = text_TD.to(dense.device)
     written = store.is_written()
     todo = [rows for rows in store.shards()[part::parts] if not written[rows.start]]
     progress = _Progress(store, int(written.sum()), on_images)
 
     def write(rows: range, asked: Asked, logits: list[list[NDArray[np.float32]]]) -> None:
-        seen = zip(rows, asked.images, logits, strict=True)
-        store.write_shard(rows, [_image_logits(image, samples[row], maps, store, config) for row, image, maps in seen])
+        seen = zip(asked.images, logits, strict=True)
+        store.write_shard(rows, [_image_logits(image, maps, store, config) for image, maps in seen])
 
     # Reading the next shards and writing the last one overlap with CLIP; a GPU has been asked for one shard more.
-    threads = config.readers or (None if labeller.on_gpu else CPU_READERS)  # None: as many as cores, and some
+    threads = config.readers or (
+        None if dense.device.type == "cuda" else CPU_READERS
+    )  # None: as many as cores, and some
     with ThreadPoolExecutor(threads) as readers, ThreadPoolExecutor(1) as writer:
         writing: Future[None] | None = None
         shards = ([samples[row] for row in rows] for rows in todo)
-        prepared = _read_ahead(readers, shards, config, dense.patch_px)
-        for rows, asked in zip(todo, _one_ahead(map(labeller.ask, prepared)), strict=True):
+        prepared = _read_ahead(readers, shards, config, engine.patch_px)
+        if engine.needs_labels:
+            prepared = (_with_labels(images, dense, text_TD, config) for images in prepared)
+        coming = (engine.ask(images, text_TD) for images in prepared)
+        for rows, asked in zip(todo, _one_ahead(coming), strict=True):
             logits = asked.logits(progress.of_shard(len(rows)))
             if writing is not None:
                 writing.result()
@@ -156,6 +166,7 @@ def generate(
 def describe(classes: ClassSet, dense: DenseCLIP, config: LabelConfig, templates: Sequence[str]) -> dict[str, Any]:
     """Everything that decides the logits, for the store's provenance."""
     settings = {name: value for name, value in asdict(config).items() if name not in SPEED_ONLY}
+    del settings["engine"]  # an engine speaks for itself
     settings["dtype"] = str(dense.dtype).removeprefix("torch.")
     del settings["prompts"]  # they are in the classes
     if config.views.local:
@@ -175,11 +186,7 @@ def describe(classes: ClassSet, dense: DenseCLIP, config: LabelConfig, templates
 
 def weights_hash(dense: DenseCLIP) -> str:
     """What tells one CLIP's weights from another's."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(dense.model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.float().cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]
+    return digest_weights(dense.model)
 
 
 class _Progress:
@@ -247,9 +254,9 @@ def _digest_labels(samples: Sequence[Sample]) -> str:
 
 
 def _require_made_alike(like: PseudoLabelStore, provenance: dict[str, Any]) -> None:
-    parts = ("classes", "labels", "clip")
-    now = json.loads(json.dumps({part: provenance[part] for part in parts}))
-    for key, was, value in differences({part: like.provenance[part] for part in parts}, now):
+    parts = ("classes", "labels", "clip", "engine")
+    now = json.loads(json.dumps({part: provenance.get(part) for part in parts}))
+    for key, was, value in differences({part: like.provenance.get(part) for part in parts}, now):
         if key == "labels.guess_area":  # of image-level labels, which are each split's own affair
             continue
         raise InputError(f"{like.path} was made with {key} = {was!r}, not {value!r}; give the same settings again")
@@ -291,11 +298,29 @@ def _one_ahead(items: Iterable[T]) -> Iterator[T]:
     yield from ahead
 
 
+def _with_labels(
+    images: list[Prepared], dense: DenseCLIP, text_TD: torch.Tensor, config: LabelConfig
+) -> list[Prepared]:
+    """The images with the classes that CLIP guesses where nobody has said any, as MaskCLIP's own labels have them."""
+    unsaid = [image for image in images if image.image_labels is None]
+    wholes = []
+    for image in unsaid:
+        whole = View((0, 0, *image.size), config.views.global_zooms[0])
+        h, w = whole.grid(dense.patch_px)
+        seen_HW3 = resize_image(image.pixels_HW3[0], h * dense.patch_px, w * dense.patch_px)
+        wholes.append(replace(image, views=[whole], pixels_HW3=[seen_HW3]))
+    guessed = {
+        image.image_id: guess_labels(logits_Chw, config.guess_area)
+        for image, (logits_Chw,) in zip(wholes, label(wholes, dense, text_TD, config.batch), strict=True)
+    }
+    return [replace(image, image_labels=guessed.get(image.image_id, image.image_labels)) for image in images]
+
+
 def _image_logits(
-    image: Prepared, sample: Sample, maps: list[NDArray[np.float32]], store: PseudoLabelStore, config: LabelConfig
+    image: Prepared, maps: list[NDArray[np.float32]], store: PseudoLabelStore, config: LabelConfig
 ) -> ImageLogits:
     wholes = len(config.views.global_zooms)
-    labels = sample["image_labels"]
+    labels = image.image_labels
     if labels is None:
         labels = guess_labels(store.of_classes(maps[0]), config.guess_area)
     seen = zip(image.views[wholes:], maps[wholes:], strict=True)

@@ -4,16 +4,15 @@ Shapes: T texts, C classes, H W pixels, h w patches.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from labelgen.images import read_image, resize_image
-from labelgen.maskclip import DenseCLIP
 from labelgen.samples import Sample
 from labelgen.views import View, ViewConfig, global_views, local_views
 
@@ -28,6 +27,7 @@ class Prepared:
     size: tuple[int, int]
     views: list[View]
     pixels_HW3: list[NDArray[np.uint8]]
+    image_labels: Sequence[int] | None = None  # None: nobody has said
 
 
 def prepare(sample: Sample, config: ViewConfig, patch_px: int) -> Prepared:
@@ -35,7 +35,8 @@ def prepare(sample: Sample, config: ViewConfig, patch_px: int) -> Prepared:
     image_HW3 = read_image(sample["image_path"])
     size = image_HW3.shape[0], image_HW3.shape[1]
     views = [*global_views(config, *size), *local_views(config, sample["image_id"], *size)]
-    return Prepared(sample["image_id"], size, views, [view_pixels(image_HW3, view, patch_px) for view in views])
+    pixels = [view_pixels(image_HW3, view, patch_px) for view in views]
+    return Prepared(sample["image_id"], size, views, pixels, sample["image_labels"])
 
 
 def view_pixels(image_HW3: NDArray[np.uint8], view: View, patch_px: int) -> NDArray[np.uint8]:
@@ -76,41 +77,74 @@ class Asked:
         return [[logits[i, v] for v in range(len(image.views))] for i, image in enumerate(self.images)]
 
 
-class Labeller:
-    """A CLIP and the texts that it compares images with.
+class Seer(Protocol):
+    """What compares patches with texts: a DenseCLIP, or what is built on one."""
 
-    text_TD: unit text vectors. batch: views of one size that CLIP sees at once; 0 = what suits the device.
+    @property
+    def patch_px(self) -> int:
+        """Pixels to a patch, a side."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What it computes in."""
+
+    @property
+    def widths(self) -> tuple[int, int]:
+        """Of its tokens, and inside its MLPs."""
+
+    @property
+    def compares_patches(self) -> bool:
+        """Whether it holds each patch against all others outside of attention."""
+
+    def normalise(self, image_BHW3: torch.Tensor) -> torch.Tensor:
+        """(B, 3, H, W): what `logits` takes, of uint8 RGB."""
+
+    def logits(self, pixels_B3HW: torch.Tensor, text_CD: torch.Tensor) -> torch.Tensor:
+        """Cosine similarities (B, C, h, w)."""
+
+
+class Labeller:
+    """The engine of CLIPs that compare patches with texts.
+
+    batch: views of one size at once; 0 = what suits the device. weights: hashes of those besides CLIP's.
     """
 
-    def __init__(self, dense: DenseCLIP, text_TD: torch.Tensor, batch: int = 0) -> None:
-        self.dense, self.text_TD, self.batch = dense, text_TD.to(dense.device), batch
+    needs_labels = False
+
+    def __init__(self, dense: Seer, batch: int = 0, weights: Mapping[str, str] | None = None) -> None:
+        self.weights = weights or {}
+        self.dense, self.batch, self.patch_px = dense, batch, dense.patch_px
         self.on_gpu = dense.device.type == "cuda"
         self.free_bytes = torch.cuda.mem_get_info(dense.device)[0] if self.on_gpu else 0
 
-    def ask(self, images: Sequence[Prepared]) -> Asked:
+    def ask(self, images: Sequence[Prepared], text_TD: torch.Tensor) -> Asked:
         """Their logits, to be read later. A GPU is given all of the work now, a CPU does it when it is read.
 
-        Views of one size go through CLIP together, whatever image they show.
+        Views of one size go through CLIP together, whatever image they show. text_TD: unit text vectors.
         """
-        batches = self._batches(images)
+        batches = self._batches(images, text_TD)
         return Asked(images, iter(list(batches)) if self.on_gpu else batches)
 
     def views_at_once(self, height: int, width: int) -> int:
         """The batch of views of so many pixels."""
         if self.batch or not self.on_gpu:
             return self.batch or CPU_BATCH
-        vision, patch_px = self.dense.model.config.vision_config, self.dense.patch_px
+        tokens_width, mlp_width = self.dense.widths
         return fitting_batch(
             self.free_bytes,
-            tokens=height * width // patch_px**2 + 1,
-            width=vision.hidden_size,
-            mlp_width=vision.intermediate_size,
-            patch_px=patch_px,
+            tokens=height * width // self.patch_px**2 + 1,
+            width=tokens_width,
+            mlp_width=mlp_width,
+            patch_px=self.patch_px,
             value_bytes=self.dense.dtype.itemsize,
-            compares_patches=self.dense.key_smoothing > 0,
+            compares_patches=self.dense.compares_patches,
         )
 
-    def _batches(self, images: Sequence[Prepared]) -> Iterator[Batch]:
+    def _batches(self, images: Sequence[Prepared], text_TD: torch.Tensor) -> Iterator[Batch]:
         by_size: dict[tuple[int, ...], list[tuple[int, int]]] = defaultdict(list)
         for i, image in enumerate(images):
             for v, pixels_HW3 in enumerate(image.pixels_HW3):
@@ -122,7 +156,7 @@ class Labeller:
                 # To and from pinned memory a GPU copies on its own.
                 pixels_BHW3 = torch.empty(len(some), *shape, dtype=torch.uint8, pin_memory=self.on_gpu)
                 np.stack([images[i].pixels_HW3[v] for i, v in some], out=pixels_BHW3.numpy())
-                logits_BThw = self.dense.logits(self.dense.normalise(pixels_BHW3), self.text_TD)
+                logits_BThw = self.dense.logits(self.dense.normalise(pixels_BHW3), text_TD)
                 yield Batch(some, *self._sent_back(logits_BThw))
 
     def _sent_back(self, logits_BThw: torch.Tensor) -> tuple[torch.Tensor, torch.cuda.Event | None]:
@@ -150,7 +184,7 @@ def fitting_batch(
     """How many views of so many tokens fit into half of a GPU's free memory: 1 to 64, which keep any GPU busy.
 
     Counted for a token is what is there at once, or more: 8 vectors of the attention's width, 3 of the MLP's, and its
-    pixels three times in float32. compares_patches: key smoothing has three float32 for each pair of patches.
+    pixels three times in float32. compares_patches: that has three float32 for each pair of patches.
     """
     token_bytes = value_bytes * (8 * width + 3 * mlp_width) + 3 * 4 * 3 * patch_px**2
     view_bytes = tokens * (token_bytes + (3 * 4 * tokens if compares_patches else 0))
@@ -158,10 +192,10 @@ def fitting_batch(
 
 
 def label(
-    images: Sequence[Prepared], dense: DenseCLIP, text_TD: torch.Tensor, batch: int = 0
+    images: Sequence[Prepared], dense: Seer, text_TD: torch.Tensor, batch: int = 0
 ) -> list[list[NDArray[np.float32]]]:
     """For each image the logits (T, h, w) of its views, in their order; see `Labeller`."""
-    return Labeller(dense, text_TD, batch).ask(images).logits()
+    return Labeller(dense, batch).ask(images, text_TD.to(dense.device)).logits()
 
 
 def guess_labels(logits_Chw: NDArray[np.float32], min_area: float) -> list[int]:

@@ -1,9 +1,10 @@
 """CLIP in dense mode: a similarity to each text for every patch of an image, without training (MaskCLIP).
 
-Shapes: B batch, C classes, D embedding, H W pixels, h w patches (h = H / patch), N = h * w + 1 tokens,
-A attention heads.
+Shapes: B batch, C classes, D embedding, H W pixels, h w patches (h = H / patch), P = h * w, N = P + 1 tokens,
+K their width, A attention heads.
 """
 
+import hashlib
 import os
 from functools import cache
 from pathlib import Path
@@ -66,6 +67,17 @@ class DenseCLIP(nn.Module):
         return device
 
     @property
+    def widths(self) -> tuple[int, int]:
+        """Of the vision tower's tokens, and inside its MLPs."""
+        vision = self.model.config.vision_config
+        return int(vision.hidden_size), int(vision.intermediate_size)
+
+    @property
+    def compares_patches(self) -> bool:
+        """Whether each patch is held against all others outside of attention: key smoothing."""
+        return self.key_smoothing > 0
+
+    @property
     def dtype(self) -> torch.dtype:
         """What its vision tower computes in."""
         dtype: torch.dtype = self.model.visual_projection.weight.dtype
@@ -90,18 +102,9 @@ class DenseCLIP(nn.Module):
         had, saying how to get it.
         """
         from transformers import AutoTokenizer, CLIPModel
-        from transformers.image_processing_base import ImageProcessingMixin
 
         name = str(path_or_hub_id)
-        if Path(name).exists() and not (Path(name) / "config.json").is_file():
-            raise InputError(f"{name} is no CLIP model folder: it has no config.json")
-        try:
-            model = CLIPModel.from_pretrained(name, dtype=torch.float32)
-        except Exception as error:  # broken files raise safetensors', torch's and json's own errors, too
-            raise InputError(
-                f"no CLIP weights at {name!r}: give a local folder with config.json and model.safetensors, "
-                f"or a hub id such as openai/clip-vit-base-patch16 on a connected machine ({_first_line(error)})"
-            ) from error
+        model = load_weights(CLIPModel, name, "CLIP", "openai/clip-vit-base-patch16")
         # transformers makes up an empty tokenizer for a folder without one; encode_text then says what is missing
         has_tokenizer = not Path(name).is_dir() or any((Path(name) / f).is_file() for f in TOKENIZER_FILES)
         try:
@@ -109,14 +112,7 @@ class DenseCLIP(nn.Module):
         except Exception as error:
             raise InputError(f"the tokenizer of {name!r} cannot be read ({_first_line(error)})") from error
         dense = cls(model, tokenizer, variant, key_smoothing=key_smoothing, prompt_denoising=prompt_denoising)
-        settings: dict[str, Any] = {}  # without preprocessor_config.json: OpenAI's constants
-        try:
-            settings, _ = ImageProcessingMixin.get_image_processor_dict(name)
-        except OSError as error:
-            if (Path(name) / "preprocessor_config.json").exists():
-                raise InputError(f"the preprocessor_config.json of {name!r} cannot be read") from error
-        dense.image_mean = tuple(settings.get("image_mean", CLIP_MEAN))
-        dense.image_std = tuple(settings.get("image_std", CLIP_STD))
+        dense.image_mean, dense.image_std = read_pixel_statistics(name, CLIP_MEAN, CLIP_STD)
         if faithful:
             dense.as_the_authors_ran_it()
         dense.compute_in(dtype or torch.float32)
@@ -193,21 +189,32 @@ class DenseCLIP(nn.Module):
     @torch.inference_mode()
     def _encode(self, pixels_B3HW: Tensor) -> tuple[Tensor, Tensor | None]:
         """Features, and the last block's keys (B, P, K) where key smoothing needs them."""
-        B, _, H, W = pixels_B3HW.shape
-        if H % self.patch_px or W % self.patch_px:
-            raise InputError(f"height and width must be multiples of {self.patch_px}, got {H} x {W}")
-        vision = self.model.vision_model
-        x_BND = vision.embeddings(pixels_B3HW.to(self.device), interpolate_pos_encoding=True)
-        x_BND = vision.pre_layrnorm(x_BND)
-        *blocks, last = vision.encoder.layers
+        h, w = check_grid(pixels_B3HW, self.patch_px)
+        x_BND = self.embed(pixels_B3HW)
+        *blocks, last = self.blocks
         for block in blocks:
             x_BND = block(x_BND, attention_mask=None)
-        h, w = H // self.patch_px, W // self.patch_px
         z_BND = self._last_block(last, x_BND, h, w)
-        embedded = self.model.visual_projection(vision.post_layernorm(z_BND)[:, 1:])
-        features_BDhw = F.normalize(embedded.float(), dim=-1).transpose(1, 2).reshape(B, -1, h, w)
+        features_BDhw = self.project(z_BND[:, 1:]).transpose(1, 2).reshape(len(x_BND), -1, h, w)
         keys_BPK = last.self_attn.k_proj(last.layer_norm1(x_BND))[:, 1:] if self.key_smoothing else None
         return features_BDhw, keys_BPK
+
+    def embed(self, pixels_B3HW: Tensor) -> Tensor:
+        """Tokens (B, N, K) that enter the first block, CLS first. Positions are resized to the grid, bicubic."""
+        vision = self.model.vision_model
+        x_BNK = vision.embeddings(pixels_B3HW.to(self.device), interpolate_pos_encoding=True)
+        tokens_BNK: Tensor = vision.pre_layrnorm(x_BNK)
+        return tokens_BNK
+
+    @property
+    def blocks(self) -> list[Any]:
+        """The vision tower's blocks; the last is what engines change."""
+        return list(self.model.vision_model.encoder.layers)
+
+    def project(self, z_BPK: Tensor) -> Tensor:
+        """Unit vectors (B, P, D), float32, in the space of the texts, of tokens that leave the last block."""
+        embedded_BPD = self.model.visual_projection(self.model.vision_model.post_layernorm(z_BPK))
+        return F.normalize(embedded_BPD.float(), dim=-1)
 
     def _last_block(self, block: Any, x_BND: Tensor, h: int, w: int) -> Tensor:
         attention = block.self_attn
@@ -244,6 +251,52 @@ class DenseCLIP(nn.Module):
 def colour(values: tuple[float, ...], device: torch.device) -> Tensor:
     """(3, 1, 1) float32: to be added to images, channels first."""
     return torch.tensor(values, dtype=torch.float32, device=device)[:, None, None]
+
+
+def digest_weights(module: nn.Module) -> str:
+    """What tells a model's weights from another's, whatever type they are in."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def load_weights(loader: Any, path_or_hub_id: str, kind: str, example: str) -> Any:
+    """A model in float32, by a HF class such as CLIPModel. Raises InputError that says how to get one of its kind."""
+    folder = Path(path_or_hub_id)
+    if folder.exists() and not (folder / "config.json").is_file():
+        raise InputError(f"{folder} is no {kind} model folder: it has no config.json")
+    try:
+        return loader.from_pretrained(path_or_hub_id, dtype=torch.float32)
+    except Exception as error:  # broken files raise safetensors', torch's and json's own errors, too
+        raise InputError(
+            f"no {kind} weights at {path_or_hub_id!r}: give a local folder with config.json and model.safetensors, "
+            f"or a hub id such as {example} on a connected machine ({_first_line(error)})"
+        ) from error
+
+
+def read_pixel_statistics(
+    path_or_hub_id: str, mean: tuple[float, ...], std: tuple[float, ...]
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and std of a model's preprocessor_config.json, or those given where it has none. Raises InputError."""
+    from transformers.image_processing_base import ImageProcessingMixin
+
+    settings: dict[str, Any] = {}
+    try:
+        settings, _ = ImageProcessingMixin.get_image_processor_dict(path_or_hub_id)
+    except OSError as error:
+        if (Path(path_or_hub_id) / "preprocessor_config.json").exists():
+            raise InputError(f"the preprocessor_config.json of {path_or_hub_id!r} cannot be read") from error
+    return tuple(settings.get("image_mean", mean)), tuple(settings.get("image_std", std))
+
+
+def check_grid(pixels_B3HW: Tensor, patch_px: int) -> tuple[int, int]:
+    """The (h, w) patches of a batch of images. Raises InputError for sides that are no multiples of the patch."""
+    H, W = pixels_B3HW.shape[2:]
+    if H % patch_px or W % patch_px:
+        raise InputError(f"height and width must be multiples of {patch_px}, got {H} x {W}")
+    return H // patch_px, W // patch_px
 
 
 def neighbour_prior(h: int, w: int, std: float = NEIGHBOUR_STD_PATCHES, device: torch.device | None = None) -> Tensor:

@@ -8,6 +8,7 @@ import click
 from labelgen.samples import InputError
 from pipeline.commands.datasets import datasets
 from pipeline.commands.doctor import doctor
+from pipeline.commands.engines import engines
 from pipeline.commands.evaluation import evaluate, report
 from pipeline.commands.labels import labels
 from pipeline.commands.run import ablation, export_onnx, predict, run, train
@@ -34,5 +35,5 @@ def main() -> None:
     """Segment driving scenes without pixel labels: dense CLIP pseudo-labels, a CARB trainer, scores and pictures."""
 
 
-for command in (labels, train, evaluate, report, run, ablation, predict, export_onnx, datasets, doctor):
+for command in (labels, engines, train, evaluate, report, run, ablation, predict, export_onnx, datasets, doctor):
     main.add_command(command)

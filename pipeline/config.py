@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from labelgen.engines.table import EngineSettings
 from labelgen.generate import LabelConfig
 from labelgen.samples import InputError
 from pipeline.datasets.tags import TagConfig
@@ -19,12 +20,13 @@ from segtrain.model import StudentConfig
 from segtrain.trainer import TrainConfig
 
 PRESETS = Path(__file__).parent / "presets"
+SHORT = {("labels", "proxy"): ("proxyclip", "proxy")}  # other names of settings
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig:
-    """Everything that decides the result of a run."""
+class RunConfig(EngineSettings):  # type: ignore[misc]
+    """Everything that decides the result of a run; and the settings of each engine, under its name."""
 
     tags: TagConfig = field(default_factory=TagConfig)
     labels: LabelConfig = field(default_factory=LabelConfig)
@@ -52,6 +54,9 @@ def load_config(
         _merge(tree, _read_toml(Path(file)))
     for setting in settings:
         _merge(tree, _parse_setting(setting))
+    for (section, name), (its_section, its_name) in SHORT.items():
+        if name in tree.get(section, {}):
+            tree.setdefault(its_section, {})[its_name] = tree[section].pop(name)
     return build(RunConfig, tree)
 
 

@@ -16,7 +16,7 @@ ALLOWED = {
 ORDER = {
     "labelgen": [
         *("samples", "images", "prompts", "refine", "maskclip", "views"),
-        *("codec", "chunks", "layout", "store", "verify", "label", "generate", "probe"),
+        *("codec", "chunks", "layout", "store", "verify", "label", "engines", "generate", "probe"),
     ],
     "evaluation": [
         *("scores", "confusion", "boundary", "tally", "comparison", "tables", "statistics"),
@@ -30,15 +30,16 @@ ORDER = {
         *("names", "progress", "runs", "datasets", "toy", "config", "suggestion", "stages"),
         *("commands", "cli", "__main__"),
     ],
+    "labelgen.engines": ["engine", "clip_es", "proxyclip", "table"],
     "pipeline.datasets": [
         *("classes", "truth", "tags", "tag_noise", "derived_tags", "layouts", "hub", "registry"),
         *("check", "fetch"),
     ],
     "pipeline.stages": [
         *("run", "inspection", "labels", "estimates", "diagnosis", "students", "sources", "scoring", "statistics"),
-        *("reporting", "comparing", "ablation", "whole", "tag_sweep", "prediction"),
+        *("reporting", "comparing", "ablation", "engines", "whole", "tag_sweep", "prediction"),
     ],
-    "pipeline.commands": ["options", "labels", "datasets", "evaluation", "run", "doctor"],
+    "pipeline.commands": ["options", "labels", "engines", "datasets", "evaluation", "run", "doctor"],
     "pipeline.toy": ["canvas", "textures", "sprites", "scenes", "web", "pretrain"],
 }
 

@@ -30,6 +30,7 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
         dataset: str,
         data_root: str | None,
         clip: str | None,
+        engine: str | None,
         out: str | None,
         stores: str | None,
         config: str | None,
@@ -49,12 +50,13 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
             raise InputError(f"--tags takes a .csv or .json file, or auto, got {tags!r}")
         if tags is not None:
             settings = (*settings, "tags.source=auto" if tags == "auto" else f"tags.file={json.dumps(tags)}")
-        return command(run=Run.of(dataset, data_root, clip, out, stores, config, settings), **others)
+        return command(run=Run.of(dataset, data_root, clip, out, stores, config, settings, engine), **others)
 
     options = [
         click.option("--dataset", required=True, help="Data set; 'carbseg datasets list' names them."),
         click.option("--data-root", help="Its folder. Toy scenes are drawn into data/toy when left out."),
         click.option("--clip", help="CLIP folder or hub id. Default: what OUT was begun with, else the tiny one."),
+        click.option("--engine", help="What makes the labels; 'carbseg engines' lists it. Default: as OUT was begun."),
         click.option("--out", help="Run folder. Default: runs/DATASET."),
         click.option("--stores", help="Folder or fsspec URL (s3://...) of the pseudo-labels. Default: OUT/labels."),
         click.option("--config", help="TOML file of settings, on top of the data set's preset."),

@@ -2,9 +2,9 @@
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from labelgen.layout import is_begun, store_exists
 from labelgen.samples import InputError, Sample
 from labelgen.store import PseudoLabelStore
 from pipeline.datasets.layouts import TRAIN_SPLIT
+from pipeline.names import look_up
 from pipeline.progress import follow, progress
 from pipeline.stages.inspection import compare_views, views_panel
 from pipeline.stages.run import TINY_CLIP, TINY_CLIP_NAME, Run, process_state
@@ -21,6 +22,7 @@ from pipeline.stages.run import TINY_CLIP, TINY_CLIP_NAME, Run, process_state
 if TYPE_CHECKING:
     import torch
 
+    from labelgen.engines.engine import Engine, EngineSpec
     from labelgen.maskclip import DenseCLIP
 
 
@@ -46,8 +48,13 @@ def make_labels(
     if state.is_main_process:
         run.keep_suggestion()
     _settle_dtype(run, dense, samples[0], split)
+    spec, engine = _begin_engine(run, dense, part, shown=state.is_main_process)
+    state.wait_for_everyone()
     from labelgen.generate import generate
 
+    config = run.config.labels
+    if not spec.is_dense:
+        config = replace(config, views=replace(config.views, local=False))
     index, count = part
     trained_on = run.store_path(TRAIN_SPLIT)
     with progress(len(samples), f"pseudo-labels of {split}", "images", shown=state.is_main_process) as bar:
@@ -62,14 +69,16 @@ def make_labels(
             run.spec.classes,
             dense,
             run.store_path(split),
-            run.config.labels,
+            config,
+            engine=engine,
             like=PseudoLabelStore.open(trained_on) if split != TRAIN_SPLIT and store_exists(trained_on) else None,
             about={
                 "dataset": run.spec.name,
                 "split": split,
                 "clip_id": run.clip,
                 "image_labels": asdict(run.config.tags) | {"file": Path(run.config.tags.file).name},
-            },
+            }
+            | _provenance(run, engine),
             part=(index - 1) * state.num_processes + state.process_index,
             parts=count * state.num_processes,
             on_images=on_count,
@@ -77,6 +86,44 @@ def make_labels(
         state.wait_for_everyone()
         bar.update(int(store.is_written().sum()) - bar.n)
     return store
+
+
+def _begin_engine(run: Run, dense: "DenseCLIP", part: tuple[int, int], *, shown: bool) -> "tuple[EngineSpec, Engine]":
+    """The engine of the run, fitted first where it has to be. Raises InputError for what it lacks or cannot do."""
+    from labelgen.engines.engine import Inputs
+    from labelgen.engines.table import ENGINES
+    from labelgen.generate import read_words
+
+    config = run.config.labels
+    spec = look_up(ENGINES, config.engine, "label engine")
+    for name, asked in (("per_prompt", config.per_prompt), ("precision=int8", config.precision == "int8")):
+        if asked and not spec.is_dense:
+            raise InputError(f"labels.{name} is for engines that compare patches with words; {config.engine} does not")
+    classes, _ = read_words(run.spec.classes, config)
+    inputs = Inputs(dense, classes, config.batch, run.config, run.out / "engine")
+    if spec.fit is not None:
+        if part[0] > 1 and not (inputs.folder / config.engine / "network").is_dir():
+            raise InputError(f"{config.engine} is fitted first, by --shard 1/{part[1]}; begin the others after that")
+        samples = run.samples(TRAIN_SPLIT, with_tags=True)
+        with progress(0, f"fitting {config.engine}", "steps", shown=shown) as bar:
+
+            def on_step(step: int, steps: int) -> None:
+                bar.total = steps
+                bar.update(step - bar.n)
+
+            spec.fit(inputs, samples, on_step)
+    return spec, spec.begin(inputs)
+
+
+def _provenance(run: Run, engine: "Engine") -> dict[str, Any]:
+    """What is to be said of the engine; stores of before there were others say nothing, and mean MaskCLIP."""
+    from labelgen.engines.table import settings_of
+
+    name = run.config.labels.engine
+    if name == "maskclip":
+        return {}
+    settings = settings_of(run.config, name)
+    return {"engine": {"name": name, "settings": settings, "weights_sha256": dict(engine.weights)}}
 
 
 def view_pictures(run: Run, image: Path, present: Sequence[int]) -> NDArray[np.uint8]:

@@ -3,6 +3,7 @@
 OUT/labels/SPLIT.zarr          pseudo-labels of a split
 OUT/image-labels-SPLIT.json    its image-level labels, where they were derived from pixel labels
 OUT/suggested.toml             the settings that suit a user's own data, where there is no preset
+OUT/engine/NAME/               the weights of a label engine that is fitted first
 OUT/NAME/                      a student
 """
 
@@ -52,9 +53,10 @@ class Run:
         stores: str | None = None,
         file: str | None = None,
         settings: Sequence[str] = (),
+        engine: str | None = None,
     ) -> "Run":
         """With the defaults: data are in data/NAME (toy data are drawn into it), OUT is runs/NAME, stores are in
-        OUT/labels, and the CLIP is the one that OUT was begun with, or the tiny one.
+        OUT/labels, and CLIP and label engine are those that OUT was begun with, or the tiny one and MaskCLIP.
 
         file and settings override the data set's preset (`load_config`); a user's own data has none, but what suits it.
         """
@@ -63,7 +65,11 @@ class Run:
         if folder.is_file():
             raise InputError(f"{folder} is a file; choose another OUT (--out), for a folder")
         stores = (stores or str(folder / "labels")).rstrip("/")
-        clip = clip or _clip_of(stores) or TINY_CLIP_NAME
+        begun = _begun_with(stores)
+        clip = clip or begun.get("clip_id") or TINY_CLIP_NAME
+        engine = engine or begun.get("engine", {}).get("name")
+        if engine is not None:
+            settings = (*settings, f"labels.engine={engine}")
         root = Path(data_root or f"data/{as_folder}")
         known = root if data_root or name == "toy" or root.exists() else None  # some commands need no data
         spec = dataset(name, known)
@@ -126,10 +132,10 @@ def _suggested(spec: DatasetSpec, root: Path | None, out: Path, clip: str) -> tu
         return None, ""
 
 
-def _clip_of(stores: str) -> str | None:
-    """The CLIP that the training labels were made with, if there are any."""
+def _begun_with(stores: str) -> dict[str, Any]:
+    """The provenance of the training labels, if there are any."""
     path = f"{stores}/{TRAIN_SPLIT}.zarr"
-    return str(PseudoLabelStore.open(path).provenance["clip_id"]) if store_exists(path) else None
+    return PseudoLabelStore.open(path).provenance if store_exists(path) else {}
 
 
 def draw_toy(root: Path) -> None:

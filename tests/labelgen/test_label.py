@@ -106,7 +106,7 @@ def pinned(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 def test_a_cpu_works_when_it_is_read_and_tells_what_is_done(
     dense: DenseCLIP, text_TD: torch.Tensor, images: list[Prepared], batches: list[int]
 ) -> None:
-    asked = Labeller(dense, text_TD).ask(images)
+    asked = Labeller(dense).ask(images, text_TD)
     assert batches == []
     heard: list[tuple[float, int]] = []
     logits = asked.logits(lambda share: heard.append((share, len(batches))))
@@ -122,7 +122,7 @@ def test_a_cpu_works_when_it_is_read_and_tells_what_is_done(
 def test_a_gpu_has_all_of_the_work_before_the_first_result_is_waited_for(
     dense: DenseCLIP, text_TD: torch.Tensor, images: list[Prepared], batches: list[int], pinned: list[bool]
 ) -> None:
-    labeller = Labeller(dense, text_TD, batch=8)
+    labeller = Labeller(dense, batch=8)
     in_turns = labeller.ask(images).logits()
     assert pinned == [False] * 3
     pinned.clear(), batches.clear()
@@ -138,10 +138,10 @@ def test_a_gpu_has_all_of_the_work_before_the_first_result_is_waited_for(
 
 
 def test_a_gpu_s_batch_comes_from_its_memory(dense: DenseCLIP, text_TD: torch.Tensor) -> None:
-    labeller = Labeller(dense, text_TD)
+    labeller = Labeller(dense)
     assert labeller.views_at_once(512, 256) == 8
     labeller.on_gpu, labeller.free_bytes = True, 80 * GIB
     assert labeller.views_at_once(512, 256) == 64
     labeller.free_bytes = 0
     assert labeller.views_at_once(512, 256) == 1
-    assert Labeller(dense, text_TD, batch=5).views_at_once(512, 256) == 5
+    assert Labeller(dense, batch=5).views_at_once(512, 256) == 5

@@ -1,0 +1,42 @@
+"""The table of label engines: a new one is a file beside this one, and a row here."""
+
+from dataclasses import asdict, field, make_dataclass
+from typing import Any
+
+from labelgen.engines import clip_es, proxyclip
+from labelgen.engines.engine import EngineSpec
+from labelgen.label import Labeller
+
+
+def section(name: str) -> str:
+    """What an engine's settings are called: clip_es for clip-es."""
+    return name.replace("-", "_")
+
+
+ENGINES: dict[str, EngineSpec] = {
+    "maskclip": EngineSpec(
+        about="CLIP's own patches, compared with the words for each class (Zhou et al., ECCV 2022); CARB's choice",
+        needs="nothing but CLIP",
+        cost="1 times its own; local views come on top",
+        begin=lambda inputs: Labeller(inputs.dense, inputs.batch),
+        is_dense=True,
+    ),
+    "proxyclip": proxyclip.ENGINE,
+    "clip-es": clip_es.ENGINE,
+}
+# Each engine's settings under its own name: --set clip_es.confidence=0.9.
+EngineSettings: Any = make_dataclass(
+    "EngineSettings",
+    [
+        (section(name), spec.settings, field(default_factory=spec.settings))
+        for name, spec in ENGINES.items()
+        if spec.settings is not None
+    ],
+    frozen=True,
+    kw_only=True,
+)
+
+
+def settings_of(config: Any, name: str) -> dict[str, Any]:
+    """An engine's own settings, of a configuration that holds those of all; for provenance."""
+    return asdict(getattr(config, section(name))) if ENGINES[name].settings is not None else {}
