@@ -29,16 +29,17 @@ from labelgen.layout import StoreLayout
 from labelgen.maskclip import DenseCLIP
 from labelgen.samples import Sample
 from labelgen.store import ImageLogits, LocalView, PseudoLabelStore
+from labelgen.training.order import Order
+from labelgen.training.processes import make_accelerator
 from labelgen.views import ViewConfig, local_views
 from pipeline.commands.options import quiet_libraries
 from pipeline.datasets.classes import CAMVID_CLASSES
 from pipeline.toy.scenes import driving_scene
 from segtrain.augment import AugmentConfig
 from segtrain.batch import augment
-from segtrain.data import Order, PseudoLabelledImages, Views, batches, each
+from segtrain.data import PseudoLabelledImages, Views, batches, each
 from segtrain.model import StudentConfig, build_student
 from segtrain.online import OnlineLabels
-from segtrain.train import make_accelerator
 from segtrain.trainer import TrainConfig, Trainer
 
 CLASSES = len(CAMVID_CLASSES)
@@ -268,7 +269,7 @@ def main() -> None:
         parser.error("there is no CUDA GPU here")
     quiet_libraries()
     torch.manual_seed(0)
-    accelerator = Accelerator(cpu=True) if options.device == "cpu" else make_accelerator(TrainConfig())
+    accelerator = Accelerator(cpu=True) if options.device == "cpu" else make_accelerator()
     is_gpu, cores = accelerator.device.type == "cuda", len(os.sched_getaffinity(0))
     print(f"# Training: {accelerator.device}, precision {accelerator.mixed_precision}, {cores} cores\n")
     light, resnet = cases(options.batch or (8 if is_gpu else 1))

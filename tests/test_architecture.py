@@ -16,14 +16,16 @@ ALLOWED = {
 ORDER = {
     "labelgen": [
         *("samples", "images", "prompts", "refine", "maskclip", "views"),
-        *("codec", "chunks", "layout", "store", "verify", "label", "generate"),
+        *("codec", "chunks", "layout", "store", "verify", "backbones", "training", "engines", "label", "generate"),
     ],
+    "labelgen.training": ["order", "schedule", "processes", "checkpoints"],
+    "labelgen.engines": ["fit", "cam", "clims"],
     "evaluation": [
         *("scores", "confusion", "boundary", "tally", "comparison", "tables", "statistics"),
         *("regions", "overlay", "plots", "report"),
     ],
     "segtrain": [
-        *("carb", "augment", "data", "batch", "online", "backbones", "model", "schedule", "trainer", "train"),
+        *("carb", "augment", "data", "batch", "online", "model", "trainer", "train"),
         *("predict", "relabel", "export"),
     ],
     "pipeline": [

@@ -1,0 +1,1 @@
+"""Label engines: ways to get score maps of the classes that an image shows."""
