@@ -19,7 +19,7 @@ ORDER = {
         *("codec", "chunks", "layout", "store", "verify", "backbones", "training", "engines", "label", "generate"),
     ],
     "labelgen.training": ["order", "schedule", "processes", "checkpoints"],
-    "labelgen.engines": ["fit", "cam", "clims"],
+    "labelgen.engines": ["network", "fit", "cam", "clims"],
     "evaluation": [
         *("scores", "confusion", "boundary", "tally", "comparison", "tables", "statistics"),
         *("regions", "overlay", "plots", "report"),

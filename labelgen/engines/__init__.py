@@ -1,1 +1,1 @@
-"""Label engines: ways to get score maps of the classes that an image shows."""
+"""Label engines beside MaskCLIP, one file each: images and words in, a score for every class and patch out."""

@@ -42,6 +42,12 @@ def require_made_with(folder: Path, was: dict[str, Any], now: dict[str, Any]) ->
         )
 
 
+def remove_checkpoints(folder: Path) -> None:
+    """Remove all checkpoints, of a run that has ended."""
+    for path in folder.glob(CHECKPOINTS):
+        path.unlink()
+
+
 def last_checkpoint(folder: str | Path) -> Path | None:
     """The newest checkpoint of a run, if there is one."""
     return max(Path(folder).glob(CHECKPOINTS), default=None)
