@@ -24,7 +24,7 @@ class CamConfig(FitConfig):
 
     section: ClassVar[str] = "cam"
 
-    backbone: Literal["light", "resnet50", "resnet101"] = "resnet50"
+    backbone: Literal["light", "resnet50", "resnet101"] = "light"
     pretrained: str = ""  # ImageNet weights of a ResNet: HF folder or hub id; their BatchNorm statistics stay fixed
     width: int = 16  # channels of the light backbone's first convolution
 
@@ -32,8 +32,8 @@ class CamConfig(FitConfig):
         super().__post_init__()
         if self.backbone not in ("light", *RESNET_DEPTHS):
             raise InputError(f"cam.backbone must be light, {' or '.join(RESNET_DEPTHS)}, got {self.backbone!r}")
-        if self.pretrained and self.backbone == "light":
-            raise InputError("cam.pretrained needs cam.backbone=resnet50 or resnet101")
+        if (self.backbone == "light") == bool(self.pretrained):
+            raise InputError("cam.backbone=resnet50 or resnet101, and cam.pretrained=FOLDER or hub id, belong together")
         if self.width < 1:
             raise InputError(f"cam.width must be at least 1, got {self.width}")
 

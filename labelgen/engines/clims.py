@@ -200,7 +200,7 @@ def fit_clims(
     accelerator: Accelerator | None = None,
     on_step: Callable[[FitStep], object] = lambda result: None,
 ) -> CamNetwork:
-    """CAM's fitted network, fitted on with CLIP: see `fit`. about: the CLIP's id or hash, too."""
+    """CAM's fitted network, fitted on with CLIP: see `fit`. about: what tells this CLIP from others, too."""
     accelerator = accelerator or make_accelerator(config.mixed_precision)
     dense.to(accelerator.device)
     words, cooccurs_KL = cooccurring_words(classes, config.cooccurring)
@@ -237,7 +237,7 @@ def fit_clims(
         classes,
         folder,
         config,
-        about={"cam network": cam.config.fitted, "backgrounds": words} | (about or {}),
+        about={"cam network": cam.config.fitted, "prompts": classes.prompts, "backgrounds": words} | (about or {}),
         accelerator=accelerator,
         on_step=on_step,
     )

@@ -9,10 +9,13 @@ import torch
 import torch.nn.functional as F
 from transformers import (
     AutoModelForSemanticSegmentation,
+    ResNetConfig,
+    ResNetModel,
     SegformerConfig,
     SegformerForSemanticSegmentation,
 )
 
+from labelgen.backbones import RESNET_DEPTHS
 from labelgen.samples import InputError
 from pipeline.datasets import DATASETS
 from segtrain.model import StudentConfig, TextClassifier, build_student, load_student, palette_of, save_student
@@ -68,6 +71,19 @@ def test_resnet_50_is_the_paper_s_student() -> None:
     assert not hasattr(student, "head")
     parameters = sum(p.numel() for p in student.backbone.parameters())
     assert parameters == 23_508_032  # ResNet-50 without its classifier
+
+
+def test_a_saved_student_strides_where_its_imagenet_weights_did(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(RESNET_DEPTHS, "resnet50", (1, 1, 1, 1))
+    ResNetModel(ResNetConfig(depths=[1, 1, 1, 1], downsample_in_bottleneck=True)).save_pretrained(tmp_path / "imagenet")
+    config = StudentConfig(backbone="resnet50", pretrained=str(tmp_path / "imagenet"), aspp_channels=8)
+    student = build_student(config, CLASSES, torch.randn(11, 8)).eval()
+    save_student(student, tmp_path / "student", {})
+    loaded = load_student(tmp_path / "student")
+    assert loaded.backbone.stride_in_1x1
+    np.testing.assert_array_equal(predict(loaded, IMAGE), predict(student, IMAGE))
 
 
 def build_student_on_meta(config: StudentConfig) -> torch.nn.Module:

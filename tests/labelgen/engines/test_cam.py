@@ -22,7 +22,8 @@ def test_the_loss_is_the_mean_cross_entropy_of_mean_activations() -> None:
     ("settings", "message"),
     [
         ({"backbone": "resnet18"}, "cam.backbone must be light, resnet50 or resnet101, got 'resnet18'"),
-        ({"backbone": "light", "pretrained": "x"}, "cam.pretrained needs cam.backbone=resnet50 or resnet101"),
+        ({"backbone": "light", "pretrained": "x"}, "cam.backbone=resnet50 or resnet101, and cam.pretrained=FOLDER"),
+        ({"backbone": "resnet50"}, "cam.backbone=resnet50 or resnet101, and cam.pretrained=FOLDER or hub id, belong"),
         ({"width": 0}, "cam.width must be at least 1, got 0"),
         ({"epochs": 0}, "cam.epochs must be at least 1, got 0"),
         ({"optimizer": "adam"}, "cam.optimizer must be sgd or adamw, got 'adam'"),

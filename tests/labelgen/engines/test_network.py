@@ -91,7 +91,7 @@ def test_imagenet_weights_keep_their_strides_and_statistics(
     monkeypatch.setitem(RESNET_DEPTHS, "resnet50", (1, 1, 1, 1))
     plain = ResNetModel(ResNetConfig(depths=[1, 1, 1, 1], downsample_in_bottleneck=True)).eval()
     plain.save_pretrained(tmp_path / "imagenet")
-    network = build_network(CamConfig(pretrained=str(tmp_path / "imagenet")), classes)
+    network = build_network(CamConfig(backbone="resnet50", pretrained=str(tmp_path / "imagenet")), classes)
     network.train()
     pixels = torch.randn(1, 3, 64, 64)
     with torch.inference_mode():
