@@ -29,9 +29,9 @@ from labelgen.images import write_png
 from labelgen.label import Prepared
 from labelgen.samples import Sample
 from labelgen.store import ImageLogits, LocalView, PseudoLabelStore
+from labelgen.training.order import Order
 from labelgen.views import ViewConfig
 from pipeline.datasets.classes import CAMVID_CLASSES
-from segtrain.data import Order
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 CLASSES, EMBEDDING, PATCH = len(CAMVID_CLASSES), 128, 8

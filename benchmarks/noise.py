@@ -31,13 +31,13 @@ from evaluation.confusion import ConfusionMatrix
 from evaluation.regions import count_regions, region_shares
 from evaluation.tables import markdown
 from labelgen.images import IMAGENET_MEAN, IMAGENET_STD, normalise
+from labelgen.training.schedule import poly_learning_rate
 from pipeline.commands.options import quiet_libraries
 from pipeline.datasets.classes import CAMVID_CLASSES
 from pipeline.progress import progress
 from pipeline.toy.scenes import driving_scene
 from segtrain.carb import ClassBalancer, RegionBalancer, find_regions, warmup_loss
 from segtrain.model import StudentConfig, build_student
-from segtrain.schedule import poly_learning_rate
 from segtrain.trainer import TrainConfig
 
 Shares = Mapping[str, float | None]  # of region_shares

@@ -35,16 +35,17 @@ from labelgen.layout import StoreLayout
 from labelgen.maskclip import DenseCLIP
 from labelgen.samples import Sample
 from labelgen.store import ImageLogits, LocalView, PseudoLabelStore
+from labelgen.training.order import Order
+from labelgen.training.processes import make_accelerator
 from labelgen.views import View, ViewConfig, largest_local, local_views
 from pipeline.commands.options import quiet_libraries
 from pipeline.datasets.classes import CAMVID_CLASSES
 from pipeline.toy.scenes import driving_scene
 from segtrain.augment import AugmentConfig
 from segtrain.batch import augment
-from segtrain.data import Order, PseudoLabelledImages, Views, batches, each
+from segtrain.data import PseudoLabelledImages, Views, batches, each
 from segtrain.model import StudentConfig, build_student
 from segtrain.online import OnlineLabels
-from segtrain.train import make_accelerator
 from segtrain.trainer import TrainConfig, Trainer
 
 CLASSES = len(CAMVID_CLASSES)
@@ -149,7 +150,7 @@ class Stopwatch:
 
 def accelerator_on(device: str) -> Accelerator:
     """The processes, the device (cpu or cuda) and the precision of `train`."""
-    return Accelerator(cpu=True) if device == "cpu" else make_accelerator(TrainConfig())
+    return Accelerator(cpu=True) if device == "cpu" else make_accelerator()
 
 
 class Run:

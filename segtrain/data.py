@@ -11,8 +11,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -26,6 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 from labelgen.images import IMAGENET_MEAN, read_image, silenced
 from labelgen.samples import IGNORE_INDEX, InputError, Sample
 from labelgen.store import AGAIN, LocalView, PseudoLabelStore
+from labelgen.training.order import Order, Place
 from labelgen.views import ViewConfig
 from segtrain.augment import (
     AugmentConfig,
@@ -80,38 +80,6 @@ def _moved(part: Any, device: torch.device) -> Any:
     if isinstance(part, WarpedLogits):
         return WarpedLogits(*(_moved(tensor, device) for tensor in part))
     return None if part is None else part.to(device, non_blocking=True)
-
-
-class Place(NamedTuple):
-    """Which image takes which place in which step."""
-
-    step: int
-    slot: int
-    row: int
-
-
-@dataclass(frozen=True)
-class Order:
-    """The order of a run: every image once an epoch, shuffled anew each epoch, from (seed, step) alone."""
-
-    images: int
-    batch: int  # over all processes
-    seed: int
-
-    def places(self, step: int) -> list[Place]:
-        """The images of one step."""
-        numbers = range(step * self.batch, (step + 1) * self.batch)
-        return [Place(step, slot, self._row(number)) for slot, number in enumerate(numbers)]
-
-    def _row(self, number: int) -> int:
-        epoch, place = divmod(number, self.images)
-        return int(_shuffled(self.seed, epoch, self.images)[place])
-
-
-@lru_cache(maxsize=2)  # a step may lie in two epochs
-def _shuffled(seed: int, epoch: int, images: int) -> NDArray[np.int64]:
-    """The order of one epoch: 8 bytes an image, drawn once an epoch."""
-    return np.random.default_rng([seed, epoch]).permutation(images)
 
 
 class PseudoLabelledImages(Dataset[RawBatch]):

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSemanticSegmentation, PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import SemanticSegmenterOutput
 
+from labelgen.backbones import RESNET_DEPTHS, DilatedResNet, LightBackbone, conv
 from labelgen.samples import ClassSet, InputError
-from segtrain.backbones import RESNET_DEPTHS, DilatedResNet, LightBackbone, conv
+from labelgen.training.checkpoints import whole_folder
 
 RGB = tuple[int, int, int]
 CARD = "README.md"
@@ -64,11 +65,13 @@ class CarbsegConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
         student: dict[str, Any] | None = None,
         embedding_dim: int = 1,
         palette: Sequence[RGB] = (),
+        stride_in_1x1: bool = False,
         **others: Any,
     ) -> None:
         self.student = student or asdict(StudentConfig())
         self.embedding_dim = embedding_dim
         self.palette = [list(colour) for colour in palette]
+        self.stride_in_1x1 = stride_in_1x1  # of a ResNet, as its ImageNet weights have it
         super().__init__(**others)
 
 
@@ -114,7 +117,7 @@ class Student(PreTrainedModel):  # type: ignore[no-untyped-call]
         self.backbone: Any = (
             LightBackbone(settings.width)
             if settings.backbone == "light"
-            else DilatedResNet(RESNET_DEPTHS[settings.backbone], settings.deep_stem)
+            else DilatedResNet(RESNET_DEPTHS[settings.backbone], settings.deep_stem, stride_in_1x1=config.stride_in_1x1)
         )
         self.aspp = ASPP(self.backbone.channels, channels, rates)
         if self.backbone.fine_channels:
@@ -158,6 +161,7 @@ def build_student(settings: StudentConfig, classes: ClassSet, text_CD: Tensor) -
         student.classifier.text_CD.copy_(text_CD)
     if settings.pretrained:
         student.backbone.load_imagenet(settings.pretrained)
+        student.config.stride_in_1x1 = student.backbone.stride_in_1x1
     return student
 
 
@@ -181,20 +185,11 @@ def _settings(config: CarbsegConfig) -> StudentConfig:
 def save_student(student: PreTrainedModel, folder: str | Path, about: dict[str, Any]) -> None:
     """Write a HF model folder: model.safetensors, config.json, and a model card that tells `about` the run.
 
-    The folder is made under another name and renamed: it is whole or not there.
+    The folder is whole or not there.
     """
-    folder = Path(folder)
-    partial = folder.with_name(folder.name + ".partial")
-    student.save_pretrained(partial)
-    write_card(partial, about)
-    old = folder.with_name(folder.name + ".old")
-    if folder.exists():
-        folder.rename(old)
-    partial.rename(folder)
-    if old.exists():
-        for file in old.iterdir():
-            file.unlink()
-        old.rmdir()
+    with whole_folder(Path(folder)) as partial:
+        student.save_pretrained(partial)
+        write_card(partial, about)
 
 
 def write_card(folder: Path, about: dict[str, Any]) -> None:

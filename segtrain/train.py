@@ -3,9 +3,7 @@
 import contextlib
 import hashlib
 import json
-import signal
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,34 +18,17 @@ from labelgen.generate import weights_hash
 from labelgen.maskclip import DenseCLIP
 from labelgen.samples import ClassSet, InputError, Sample
 from labelgen.store import PseudoLabelStore
+from labelgen.training.order import Order
+from labelgen.training.processes import StoppedError, asking, make_accelerator, signals
 from labelgen.views import ViewConfig
 from segtrain.augment import AugmentConfig
 from segtrain.batch import augment as augment_batch
-from segtrain.data import Order, PseudoLabelledImages, batches, each
+from segtrain.data import PseudoLabelledImages, batches, each
 from segtrain.model import StudentConfig, build_student
 from segtrain.online import OnlineLabels
 from segtrain.trainer import LOG_EVERY, NonFiniteLossError, StepResult, TrainConfig, Trainer
 
 T = TypeVar("T")
-
-
-class StoppedError(SystemExit):
-    """A signal asked the run to stop; what it had is saved."""
-
-    def __init__(self, step: int, number: int) -> None:
-        super().__init__(128 + number)  # as shells report a process that a signal ended
-        self.message = f"stopped by {signal.Signals(number).name} after step {step}, which is saved"
-
-
-def make_accelerator(config: TrainConfig) -> Accelerator:
-    """The processes, the device and the precision of this run."""
-    precision: str = config.mixed_precision
-    if precision == "auto":
-        # Older GPUs would imitate it, slowly.
-        has_bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
-        precision = "bf16" if has_bf16 else "no"
-    # Without cpu=True accelerate takes each process of a CPU launch for the only one.
-    return Accelerator(cpu=not torch.accelerator.is_available(), mixed_precision=precision)
 
 
 def train(
@@ -78,7 +59,7 @@ def train(
     student (in evaluation mode, on the CPU). Raises StoppedError after SIGTERM or SIGINT, once the step is saved, and
     InputError.
     """
-    accelerator = accelerator or make_accelerator(config)
+    accelerator = accelerator or make_accelerator(config.mixed_precision)
     if config.batch % (accelerator.num_processes * config.accumulate):
         raise InputError(
             f"train.batch ({config.batch}) must be a multiple of processes x train.accumulate "
@@ -124,10 +105,10 @@ def train(
         rank=accelerator.process_index,
         ranks=accelerator.num_processes,
     )
-    asks = _asking(accelerator)
+    asks = asking(accelerator)
     trainer.student.train()
     try:
-        with _signals() as asked, contextlib.closing(each(loader)) as coming:
+        with signals() as asked, contextlib.closing(each(loader)) as coming:
             for raw in coming:
                 batch = augment_batch(raw, accelerator.device)
                 result = trainer.train_step(batch if online is None else online.relabel(batch))
@@ -177,32 +158,3 @@ def _ask(trainer: Trainer, question: Callable[[PreTrainedModel], T]) -> T | None
         trainer.student.train()
     trainer.accelerator.wait_for_everyone()
     return answer
-
-
-def _asking(accelerator: Accelerator) -> Callable[[int], int]:
-    """A function that says which signal any process has been sent, 0 for none: all have to stop after the same step."""
-    if accelerator.num_processes == 1:
-        return lambda number: number
-    group = torch.distributed.new_group(backend="gloo")  # between CPUs: GPUs would be waited for
-
-    def asked_of_anyone(number: int) -> int:
-        highest = torch.tensor(number)
-        torch.distributed.all_reduce(highest, torch.distributed.ReduceOp.MAX, group)
-        return int(highest)
-
-    return asked_of_anyone
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[list[int]]:
-    """A list that fills with the signals that ask this process to stop (SIGTERM, SIGINT)."""
-    asked: list[int] = []
-    if threading.current_thread() is not threading.main_thread():  # only there can signals be caught
-        yield asked
-        return
-    before = {number: signal.signal(number, lambda n, _: asked.append(n)) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -21,14 +21,13 @@ from accelerate.utils import set_seed
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from labelgen.layout import differences
 from labelgen.samples import InputError
+from labelgen.training.checkpoints import read_checkpoint, write_checkpoint
+from labelgen.training.schedule import poly_learning_rate
 from segtrain.batch import TrainBatch
 from segtrain.carb import ClassBalancer, ClassLosses, RegionBalancer, RegionLosses, Regions, find_regions, warmup_loss
 from segtrain.data import Views
-from segtrain.schedule import poly_learning_rate
 
-CHECKPOINTS = "checkpoint-*.pt"
 LOG_EVERY = 10  # steps whose results are read, which waits for the device
 
 
@@ -315,7 +314,6 @@ class Trainer:
         if not self.accelerator.is_main_process:
             return
         state = {
-            "step": self.step,
             "student": self.accelerator.unwrap_model(self.student).state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "balancer": self.balancer.state_dict(),
@@ -325,23 +323,13 @@ class Trainer:
             "scaler": None if self.accelerator.scaler is None else self.accelerator.scaler.state_dict(),
             "made_with": self.made_with,
         }
-        path = folder / CHECKPOINTS.replace("*", f"{self.step:08d}")
-        partial = path.with_name(path.name + ".partial")
-        torch.save(state, partial)
-        partial.replace(path)
-        for old in sorted(folder.glob(CHECKPOINTS))[: -self.config.keep]:
-            old.unlink()
+        write_checkpoint(folder, self.step, state, self.config.keep)
 
     def resume(self, folder: Path) -> None:
         """Go on from the last checkpoint in the folder, if there is one. Raises InputError for one of another run."""
-        path = last_checkpoint(folder)
-        if path is None:
+        state = read_checkpoint(folder, self.made_with)
+        if state is None:
             return
-        state = _load(path)
-        for key, was, now in differences(state["made_with"], self.made_with):
-            raise InputError(
-                f"{folder} was trained with {key} = {was!r}, not {now!r}; delete that folder to start anew"
-            )
         self.accelerator.unwrap_model(self.student).load_state_dict(state["student"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.balancer.load_state_dict(state["balancer"])
@@ -426,21 +414,3 @@ def make_optimizer(config: TrainConfig, parameters: list[nn.Parameter]) -> torch
     if config.optimizer == "sgd":
         return torch.optim.SGD(parameters, rate, momentum=0.9, weight_decay=decay, fused=True)
     return torch.optim.AdamW(parameters, rate, weight_decay=decay, fused=True)
-
-
-def last_checkpoint(folder: str | Path) -> Path | None:
-    """The newest checkpoint of a run, if there is one."""
-    return max(Path(folder).glob(CHECKPOINTS), default=None)
-
-
-def saved_step(folder: str | Path) -> int:
-    """The step at which a cut run would go on: 0 without a checkpoint."""
-    path = last_checkpoint(folder)
-    return int(_load(path)["step"]) if path is not None else 0
-
-
-def _load(path: Path) -> dict[str, Any]:
-    try:
-        return dict(torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as error:  # a broken file raises zipfile's, pickle's or torch's own errors
-        raise InputError(f"{path} cannot be read; delete it to go on from the one before, or anew") from error

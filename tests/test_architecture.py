@@ -16,21 +16,23 @@ ALLOWED = {
 ORDER = {
     "labelgen": [
         *("samples", "images", "prompts", "refine", "maskclip", "views"),
-        *("codec", "chunks", "layout", "store", "verify", "label", "engines", "generate", "probe"),
+        *("codec", "chunks", "layout", "store", "verify", "label", "backbones", "training", "engines", "generate"),
+        "probe",
     ],
+    "labelgen.training": ["order", "schedule", "processes", "checkpoints"],
     "evaluation": [
         *("scores", "confusion", "boundary", "tally", "comparison", "tables", "statistics"),
         *("regions", "overlay", "plots", "report"),
     ],
     "segtrain": [
-        *("carb", "augment", "data", "batch", "online", "backbones", "model", "schedule", "trainer", "train"),
+        *("carb", "augment", "data", "batch", "online", "model", "trainer", "train"),
         *("predict", "relabel", "export"),
     ],
     "pipeline": [
         *("names", "progress", "runs", "datasets", "toy", "config", "suggestion", "stages"),
         *("commands", "cli", "__main__"),
     ],
-    "labelgen.engines": ["engine", "clip_es", "proxyclip", "table"],
+    "labelgen.engines": ["engine", "clip_es", "proxyclip", "network", "fit", "cam", "clims", "table"],
     "pipeline.datasets": [
         *("classes", "truth", "tags", "tag_noise", "derived_tags", "layouts", "hub", "registry"),
         *("check", "fetch"),

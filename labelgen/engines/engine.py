@@ -70,7 +70,7 @@ class EngineSpec:
     begin: Callable[[Inputs], Engine]
     settings: type | None = None
     is_dense: bool = False
-    fit: Callable[[Inputs, Sequence[Sample], OnStep], None] | None = None
+    fit: Callable[[Inputs, Sequence[Sample], OnStep], object] | None = None
 
 
 def ask_each(images: Sequence[Prepared], maps_of: Callable[[Prepared, int], NDArray[np.float32]]) -> Asked:

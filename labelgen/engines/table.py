@@ -3,7 +3,7 @@
 from dataclasses import asdict, field, make_dataclass
 from typing import Any
 
-from labelgen.engines import clip_es, proxyclip
+from labelgen.engines import cam, clims, clip_es, proxyclip
 from labelgen.engines.engine import EngineSpec
 from labelgen.label import Labeller
 
@@ -23,6 +23,8 @@ ENGINES: dict[str, EngineSpec] = {
     ),
     "proxyclip": proxyclip.ENGINE,
     "clip-es": clip_es.ENGINE,
+    "cam": cam.ENGINE,
+    "clims": clims.ENGINE,
 }
 # Each engine's settings under its own name: --set clip_es.confidence=0.9.
 EngineSettings: Any = make_dataclass(

@@ -61,9 +61,11 @@ def train_student(run: Run, config: "TrainConfig", name: str = "") -> Path:
     samples = run.samples(TRAIN_SPLIT, with_truth=True if config.views == "truth" else None)
     val = run.samples("val", with_truth=True) if config.validate_every else []
     PseudoLabelStore.open(run.store_path(TRAIN_SPLIT)).require_complete()
+    from labelgen.training.checkpoints import saved_step
+    from labelgen.training.processes import StoppedError, make_accelerator
     from segtrain.model import save_student
-    from segtrain.train import StoppedError, make_accelerator, train
-    from segtrain.trainer import LOG_EVERY, saved_step
+    from segtrain.train import train
+    from segtrain.trainer import LOG_EVERY
 
     name = name or config.views + ("+carb" if config.carb else "")
     folder = run.out / name
@@ -72,7 +74,7 @@ def train_student(run: Run, config: "TrainConfig", name: str = "") -> Path:
         raise InputError(
             f"{folder} holds a trained student, but no checkpoint to go on from; delete it, or choose another --out"
         )
-    accelerator = make_accelerator(config)
+    accelerator = make_accelerator(config.mixed_precision)
     if accelerator.is_main_process:
         run.keep_suggestion()
     about = provenance(run.settings() | {"train": asdict(config)})

@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 from labelgen.images import bilinear_weights, read_image
 from labelgen.samples import IGNORE_INDEX
 from labelgen.store import LocalView
+from labelgen.training.order import Place
 from labelgen.views import Box, to_mask
 from segtrain.augment import Geometry, sample_colours, sample_geometry, warp_classes
-from segtrain.data import FILL, Place, PseudoLabelledImages, _visible_view
+from segtrain.data import FILL, PseudoLabelledImages, _visible_view
 
 
 def warp_image(image_HW3: NDArray[np.uint8], geometry: Geometry) -> NDArray[np.float32]:

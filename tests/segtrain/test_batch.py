@@ -10,10 +10,11 @@ import torch
 from labelgen.images import IMAGENET_MEAN, IMAGENET_STD, resize_image, silenced
 from labelgen.samples import Sample
 from labelgen.store import LocalView
+from labelgen.training.order import Order
 from pipeline.datasets import DATASETS
 from segtrain.augment import AugmentConfig, Geometry, sample_geometry, view_weights
 from segtrain.batch import TrainBatch, augment, change_colours, pseudo_labels, warp_images
-from segtrain.data import Order, PseudoLabelledImages, RawBatch, WarpedLogits, collate
+from segtrain.data import PseudoLabelledImages, RawBatch, WarpedLogits, collate
 from segtrain.online import resize_images
 from tests.segtrain import reference
 

@@ -1,4 +1,4 @@
-"""Students: architecture, ImageNet weights, saving and loading as Hugging Face models."""
+"""Students: architecture, saving and loading as Hugging Face models."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -15,17 +15,15 @@ from transformers import (
     SegformerForSemanticSegmentation,
 )
 
+from labelgen.backbones import RESNET_DEPTHS
 from labelgen.samples import InputError
 from pipeline.datasets import DATASETS
-from segtrain.backbones import DilatedResNet, _hf_name
 from segtrain.model import StudentConfig, TextClassifier, build_student, load_student, palette_of, save_student
 from segtrain.predict import predict
 
 CLASSES = DATASETS["toy"].classes
 LIGHT = StudentConfig(width=4, aspp_channels=8)
 IMAGE = np.random.default_rng(0).integers(0, 256, (37, 53, 3), np.uint8)
-# One block a stage and narrow: the same code as ResNet-50, in a hundredth of the time.
-NARROW = ResNetConfig(embedding_size=8, hidden_sizes=[32, 64, 128, 256], depths=[1, 2, 2, 2], layer_type="bottleneck")
 
 
 @pytest.mark.parametrize("classifier", ["text", "linear"])
@@ -64,83 +62,6 @@ def test_text_classifier_is_a_product_with_fixed_text_vectors() -> None:
     assert {name for name, p in classifier.named_parameters()} == {"project.weight", "project.bias"}
 
 
-def test_resnet_has_stride_8_and_the_dilations_of_the_paper() -> None:
-    backbone = DilatedResNet((1, 2, 2, 2), first_width=8)
-    fine, deep = backbone.eval()(torch.randn(1, 3, 64, 96))
-    assert fine is None
-    assert deep.shape == (1, backbone.channels, 8, 12)
-    assert backbone.channels == 256
-    spatial = [
-        [m.dilation[0] for m in stage.modules() if isinstance(m, torch.nn.Conv2d) and m.kernel_size == (3, 3)]
-        for stage in backbone.resnet.encoder.stages
-    ]
-    assert spatial == [[1], [1, 1], [1, 2], [2, 4]]
-
-
-def test_a_dilated_resnet_sees_what_the_plain_one_sees_at_its_places() -> None:
-    """Dilation keeps what a filter sees: where strides are dropped, every 4th feature is the plain network's."""
-    torch.manual_seed(0)
-    plain = ResNetModel(NARROW).eval()
-    backbone = DilatedResNet((1, 2, 2, 2), first_width=8).eval()
-    backbone.resnet.load_state_dict(plain.state_dict())
-    for stage in (2, 3):  # the first block of a stage has half the dilation (the authors' code): undo it here
-        dilation = {2: 1, 3: 2}[stage]
-        conv = backbone.resnet.encoder.stages[stage].layers[0].layer[1].convolution
-        assert conv.dilation == (dilation, dilation)
-    pixels = torch.randn(1, 3, 128, 128)
-    with torch.inference_mode():
-        expected = plain(pixels).last_hidden_state
-        found = backbone(pixels)[1][:, :, ::4, ::4]
-    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
-
-
-def test_imagenet_weights_come_from_a_hf_folder(tmp_path: Path) -> None:
-    source = ResNetModel(NARROW)
-    source.save_pretrained(tmp_path)
-    backbone = DilatedResNet((1, 2, 2, 2), first_width=8)
-    backbone.load_imagenet(str(tmp_path))
-    assert torch.equal(
-        backbone.resnet.encoder.stages[3].layers[1].layer[1].convolution.weight,
-        source.encoder.stages[3].layers[1].layer[1].convolution.weight,
-    )
-    with pytest.raises(InputError, match="do not fit this backbone: mmseg's v1c weights need student.deep_stem=true"):
-        DilatedResNet((1, 1, 1, 1), first_width=8).load_imagenet(str(tmp_path))
-    with pytest.raises(InputError, match="no ImageNet weights at 'nobody/resnet'"):
-        backbone.load_imagenet("nobody/resnet")
-
-
-def mmseg_names(depths: tuple[int, ...]) -> list[str]:
-    """Modules of mmseg's ResNet-v1c, in its own words."""
-    names = [f"stem.{3 * i + j}" for i in range(3) for j in (0, 1)]
-    for stage, depth in enumerate(depths, 1):
-        for block in range(depth):
-            prefix = f"layer{stage}.{block}"
-            names += [f"{prefix}.{kind}{i}" for i in (1, 2, 3) for kind in ("conv", "bn")]
-            names += [f"{prefix}.downsample.0", f"{prefix}.downsample.1"] if block == 0 else []
-    return names
-
-
-def test_weights_with_mmseg_names_fill_a_deep_stem_resnet(tmp_path: Path) -> None:
-    backbone = DilatedResNet((1, 2, 2, 2), deep_stem=True, first_width=8)
-    ours = dict(backbone.resnet.state_dict())
-    theirs = {}
-    for module in mmseg_names((1, 2, 2, 2)):
-        for leaf in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
-            if (name := _hf_name(f"{module}.{leaf}")) in ours:
-                theirs[f"backbone.{module}.{leaf}"] = torch.randn_like(ours[name].float())
-    assert len(theirs) == len(ours)  # every tensor has a name of theirs
-    torch.save({"state_dict": theirs | {"fc.weight": torch.zeros(10, 256)}}, tmp_path / "resnet_v1c.pth")
-    backbone.load_imagenet(str(tmp_path / "resnet_v1c.pth"))
-    torch.testing.assert_close(backbone.resnet.embedder.embedder[1][0].weight, theirs["backbone.stem.3.weight"])
-    torch.testing.assert_close(
-        backbone.resnet.encoder.stages[2].layers[0].shortcut.normalization.bias,
-        theirs["backbone.layer3.0.downsample.1.bias"],
-    )
-    (tmp_path / "broken.pth").write_bytes(b"cut")
-    with pytest.raises(InputError, match="cannot be read as a PyTorch state dict"):
-        backbone.load_imagenet(str(tmp_path / "broken.pth"))
-
-
 def test_resnet_50_is_the_paper_s_student() -> None:
     with torch.device("meta"):
         student = build_student_on_meta(StudentConfig(backbone="resnet50"))
@@ -150,6 +71,19 @@ def test_resnet_50_is_the_paper_s_student() -> None:
     assert not hasattr(student, "head")
     parameters = sum(p.numel() for p in student.backbone.parameters())
     assert parameters == 23_508_032  # ResNet-50 without its classifier
+
+
+def test_a_saved_student_strides_where_its_imagenet_weights_did(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(RESNET_DEPTHS, "resnet50", (1, 1, 1, 1))
+    ResNetModel(ResNetConfig(depths=[1, 1, 1, 1], downsample_in_bottleneck=True)).save_pretrained(tmp_path / "imagenet")
+    config = StudentConfig(backbone="resnet50", pretrained=str(tmp_path / "imagenet"), aspp_channels=8)
+    student = build_student(config, CLASSES, torch.randn(11, 8)).eval()
+    save_student(student, tmp_path / "student", {})
+    loaded = load_student(tmp_path / "student")
+    assert loaded.backbone.stride_in_1x1
+    np.testing.assert_array_equal(predict(loaded, IMAGE), predict(student, IMAGE))
 
 
 def build_student_on_meta(config: StudentConfig) -> torch.nn.Module:

@@ -1,4 +1,4 @@
-"""The order of samples, the training loop, resuming."""
+"""Training samples, the training loop, resuming."""
 
 import threading
 from collections.abc import Sequence
@@ -16,16 +16,17 @@ from transformers import PreTrainedModel
 from labelgen.maskclip import DenseCLIP
 from labelgen.samples import InputError, Sample
 from labelgen.store import PseudoLabelStore
+from labelgen.training.checkpoints import saved_step
+from labelgen.training.order import Order, Place
 from labelgen.views import ViewConfig
 from pipeline.datasets import DATASETS
 from segtrain.augment import AugmentConfig
 from segtrain.batch import TrainBatch, augment
-from segtrain.data import Order, Place, PseudoLabelledImages, RawBatch, Views, _shuffled, batches, collate, each
+from segtrain.data import PseudoLabelledImages, RawBatch, Views, batches, collate, each
 from segtrain.model import StudentConfig, build_student
 from segtrain.online import OnlineLabels
-from segtrain.schedule import poly_learning_rate
-from segtrain.train import make_accelerator, train
-from segtrain.trainer import LOG_EVERY, StepResult, TrainConfig, Trainer, memory_format, saved_step
+from segtrain.train import train
+from segtrain.trainer import LOG_EVERY, StepResult, TrainConfig, Trainer, memory_format
 
 AUGMENT = AugmentConfig(crop_height=64, crop_width=96, scales=(0.5, 1.0))
 STUDENT = StudentConfig(width=4, aspp_channels=8)
@@ -52,25 +53,6 @@ def images(samples: list[Sample], store_path: Path, *, views: Views = "local", *
 
 def loaded(data: PseudoLabelledImages, places: Sequence[Place]) -> TrainBatch:
     return augment(collate([data[place] for place in places]), torch.device("cpu"))
-
-
-def test_order_shows_every_image_once_an_epoch_and_shuffles_anew() -> None:
-    order = Order(images=6, batch=4, seed=0)
-    rows = [place.row for step in range(6) for place in order.places(step)]
-    epochs = [rows[i : i + 6] for i in range(0, 24, 6)]
-    assert all(sorted(epoch) == list(range(6)) for epoch in epochs)
-    assert len({tuple(epoch) for epoch in epochs}) > 1
-
-
-def test_order_is_drawn_once_an_epoch_however_many_images() -> None:
-    order = Order(images=1_000_000, batch=8, seed=3)
-    _shuffled.cache_clear()
-    steps = [order.places(step) for step in (0, 124_999, 60_000, *range(100))]
-    assert _shuffled.cache_info().misses == 1
-    assert steps[0] == steps[3]  # asked again, out of turn
-    order.places(125_000)
-    order.places(124_999)
-    assert _shuffled.cache_info().misses == 2
 
 
 def test_the_next_batch_is_loaded_while_this_one_is_in_use(samples: list[Sample], store_path: Path) -> None:
@@ -547,16 +529,6 @@ def test_checkpoint_of_other_images_is_refused_without_holding_a_list_of_them(
     assert samples[0]["image_id"].encode() not in (tmp_path / "checkpoint-00000002.pt").read_bytes()
 
 
-def test_auto_takes_bf16_only_where_the_gpu_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert make_accelerator(TrainConfig()).mixed_precision == "no"
-    monkeypatch.setattr("segtrain.train.Accelerator", lambda cpu, mixed_precision: mixed_precision)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    for has_it, precision in ((True, "bf16"), (False, "no")):
-        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, it=has_it: it)
-        assert make_accelerator(TrainConfig()) == precision
-        assert make_accelerator(TrainConfig(mixed_precision="fp16")) == "fp16"
-
-
 def test_a_compiled_student_learns_the_same_and_goes_by_the_same_names(
     samples: list[Sample], store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -576,14 +548,6 @@ def test_a_compiled_student_learns_the_same_and_goes_by_the_same_names(
     for (name, a), (other, b) in zip(plain.state_dict().items(), fast.state_dict().items(), strict=True):
         assert name == other
         torch.testing.assert_close(a, b)
-
-
-def test_learning_rate_ramps_up_and_ends_at_its_minimum() -> None:
-    rates = [poly_learning_rate(s, 100, 0.005, 1e-4, 0.9, 10) for s in range(101)]
-    assert rates[0] == pytest.approx(0.0005)
-    assert max(rates) < 0.005
-    assert rates[100] == pytest.approx(1e-4)
-    assert poly_learning_rate(0, 100, 0.005, 1e-4, 0.9, 0) == 0.005
 
 
 def test_narrow_students_avoid_the_layout_that_crashes_on_a_cpu() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from segtrain.trainer import last_checkpoint
+from labelgen.training.checkpoints import last_checkpoint
 from tests.conftest import ROOT, carbseg, carbseg_process, command
 from tests.pipeline.stages.conftest import TRAINING
 

@@ -1,11 +1,11 @@
-"""Feature extractors of the student: a light one that trains from scratch, and dilated ResNets with ImageNet weights.
+"""Feature extractors: a light one that trains from scratch, and dilated ResNets with ImageNet weights.
 
 Shapes: B batch, H W pixels. Every backbone gives (fine, deep): features at stride 4 for borders, or None, and features
-at stride 8; `fine_channels` (0 without) and `channels` are their depths.
+at stride 8 (a ResNet: 8 or 16); `fine_channels` (0 without) and `channels` are their depths.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from labelgen.samples import InputError
 
 RESNET_DEPTHS = {"resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}
+# By output stride: stride and dilation of each stage.
+STAGES = {8: ((1, 1), (2, 1), (1, 2), (1, 4)), 16: ((1, 1), (2, 1), (2, 1), (1, 2))}
 
 
 def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, dilation: int = 1) -> nn.Sequential:
@@ -60,15 +62,22 @@ class LightBackbone(nn.Module):
 
 
 class DilatedResNet(nn.Module):
-    """HF's ResNet at output stride 8: strides 1, 2, 1, 1 and dilations 1, 1, 2, 4 of its stages.
+    """HF's ResNet at output stride 8 (strides 1, 2, 1, 1 and dilations 1, 1, 2, 4 of its stages) or 16.
 
-    The first block of a dilated stage has half the dilation, as in the authors' code. deep_stem: three 3x3
-    convolutions instead of one 7x7 ("v1c").
+    deep_stem: three 3x3 convolutions instead of one 7x7 ("v1c"). stride_in_1x1: where the first block of a stage would
+    stride, in its first 1x1 convolution (HF's `downsample_in_bottleneck`) or in its 3x3 one.
     """
 
     fine_channels = 0
 
-    def __init__(self, depths: tuple[int, ...], deep_stem: bool = False, first_width: int = 64) -> None:
+    def __init__(
+        self,
+        depths: tuple[int, ...],
+        deep_stem: bool = False,
+        first_width: int = 64,
+        output_stride: Literal[8, 16] = 8,
+        stride_in_1x1: bool = False,
+    ) -> None:
         super().__init__()
         from transformers import ResNetConfig, ResNetModel
 
@@ -80,21 +89,36 @@ class DilatedResNet(nn.Module):
         if deep_stem:
             half = first_width // 2
             resnet.embedder.embedder = nn.Sequential(conv(3, half, stride=2), conv(half, half), conv(half, first_width))
-        for stage, dilation in ((2, 2), (3, 4)):
-            for place, block in enumerate(resnet.encoder.stages[stage].layers):
-                _dilate(block, dilation // 2 if place == 0 else dilation)
         self.resnet: Any = resnet
+        self.output_stride, self.stride_in_1x1 = output_stride, stride_in_1x1
+        self._place_strides()
+
+    def _place_strides(self) -> None:
+        before = 1
+        for (stride, dilation), stage in zip(STAGES[self.output_stride], self.resnet.encoder.stages, strict=True):
+            first, *others = stage.layers
+            strides = (stride, 1) if self.stride_in_1x1 else (1, stride)
+            # A 3x3 convolution that comes before its stage's stride dilates as the stage before, whose grid it sees.
+            _place(first, *strides, dilation if self.stride_in_1x1 else before)
+            first.shortcut.convolution.stride = (stride, stride)
+            for block in others:
+                _place(block, 1, 1, dilation)
+            before = dilation
 
     def forward(self, x: Tensor) -> tuple[None, Tensor]:
-        """(B, 3, H, W) -> features at stride 8."""
+        """(B, 3, H, W) -> features at the output stride."""
         return None, self.resnet.encoder(self.resnet.embedder(x)).last_hidden_state
 
     def load_imagenet(self, source: str) -> None:
         """ImageNet weights: a HF ResNet folder or hub id, or a file with mmseg's names ("resnet50_v1c", deep stem).
 
-        Raises InputError for weights that cannot be had or do not fit.
+        Strides move to where those weights had them. Raises InputError for weights that cannot be had or do not fit.
         """
-        state = _mmseg_names(source) if Path(source).is_file() else _hub_weights(source)
+        if Path(source).is_file():
+            state, self.stride_in_1x1 = _mmseg_names(source), False
+        else:
+            state, self.stride_in_1x1 = _hub_weights(source)
+        self._place_strides()
         state = {name: tensor for name, tensor in state.items() if not name.startswith(("fc.", "classifier."))}
         try:
             self.resnet.load_state_dict(state)
@@ -103,25 +127,27 @@ class DilatedResNet(nn.Module):
             raise InputError(f"the weights of {source} do not fit this backbone: {hint}") from error
 
 
-def _dilate(block: nn.Module, dilation: int) -> None:
-    """No stride; the 3x3 convolution takes the dilation instead."""
-    for module in block.modules():
-        if isinstance(module, nn.Conv2d):
-            module.stride = (1, 1)
-            if module.kernel_size == (3, 3):
-                module.dilation, module.padding = (dilation, dilation), (dilation, dilation)
+def _place(block: Any, stride_1x1: int, stride_3x3: int, dilation: int) -> None:
+    """Strides of a bottleneck block's first two convolutions, and the dilation of the second."""
+    reduce, spatial, _ = (layer.convolution for layer in block.layer)
+    reduce.stride, spatial.stride = (stride_1x1, stride_1x1), (stride_3x3, stride_3x3)
+    spatial.dilation = spatial.padding = (dilation, dilation)
 
 
-def _hub_weights(source: str) -> dict[str, Tensor]:
+def _hub_weights(source: str) -> tuple[dict[str, Tensor], bool]:
+    """Weights in HF's names, and whether they stride in the first 1x1 convolution."""
     from transformers import ResNetModel
 
     try:
-        return dict(ResNetModel.from_pretrained(source).state_dict())
+        resnet: Any = ResNetModel.from_pretrained(source)
     except Exception as error:  # broken files raise safetensors', torch's and json's own errors
         raise InputError(
             f"no ImageNet weights at {source!r}: give a HF ResNet folder, a hub id such as microsoft/resnet-50 on a "
             "connected machine, or a file of mmseg's resnet50_v1c"
         ) from error
+    if resnet.config.downsample_in_first_stage:
+        raise InputError(f"{source} strides in its first stage, which no backbone here does; give another ResNet")
+    return dict(resnet.state_dict()), bool(resnet.config.downsample_in_bottleneck)
 
 
 def _mmseg_names(path: str) -> dict[str, Tensor]:

@@ -1,0 +1,79 @@
+"""What a run leaves in its folder: checkpoints that a cut run goes on from, and finished models, whole or not there."""
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from labelgen.layout import differences
+from labelgen.samples import InputError
+
+CHECKPOINTS = "checkpoint-*.pt"
+
+
+def write_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int) -> None:
+    """Write a checkpoint whole or not at all, and remove all but the newest `keep`."""
+    path = folder / CHECKPOINTS.replace("*", f"{step:08d}")
+    partial = path.with_name(path.name + ".partial")
+    torch.save({"step": step} | state, partial)
+    partial.replace(path)
+    for old in sorted(folder.glob(CHECKPOINTS))[:-keep]:
+        old.unlink()
+
+
+def read_checkpoint(folder: Path, made_with: dict[str, Any]) -> dict[str, Any] | None:
+    """The newest checkpoint in the folder, if there is one. Raises InputError for a broken one, or another run's."""
+    path = last_checkpoint(folder)
+    if path is None:
+        return None
+    state = _load(path)
+    require_made_with(folder, state["made_with"], made_with)
+    return state
+
+
+def require_made_with(folder: Path, was: dict[str, Any], now: dict[str, Any]) -> None:
+    """Raise InputError where a run differs from the one in the folder in what decides its outcome."""
+    for key, before, value in differences(was, now):
+        raise InputError(
+            f"{folder} was trained with {key} = {before!r}, not {value!r}; delete that folder to start anew"
+        )
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Remove all checkpoints, of a run that has ended."""
+    for path in folder.glob(CHECKPOINTS):
+        path.unlink()
+
+
+def last_checkpoint(folder: str | Path) -> Path | None:
+    """The newest checkpoint of a run, if there is one."""
+    return max(Path(folder).glob(CHECKPOINTS), default=None)
+
+
+def saved_step(folder: str | Path) -> int:
+    """The step at which a cut run would go on: 0 without a checkpoint."""
+    path = last_checkpoint(folder)
+    return int(_load(path)["step"]) if path is not None else 0
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        return dict(torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as error:  # a broken file raises zipfile's, pickle's or torch's own errors
+        raise InputError(f"{path} cannot be read; delete it to go on from the one before, or anew") from error
+
+
+@contextlib.contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A folder to write into, under another name: it takes the place of `folder` when all is written."""
+    partial, old = (folder.with_name(folder.name + end) for end in (".partial", ".old"))
+    for left in (partial, old):  # by a run that was cut
+        shutil.rmtree(left, ignore_errors=True)
+    yield partial
+    if folder.exists():
+        folder.rename(old)
+    partial.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
