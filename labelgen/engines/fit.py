@@ -106,9 +106,9 @@ class FittedEngine:
 
     def __init__(self, folder: Path, config: FitConfig, device: torch.device) -> None:
         """folder: where `fit` left it. Raises InputError for one that cannot be read."""
-        self.network: Any = load_network(folder / NETWORK)
-        self.config = config
-        self.weights = {"network": digest_weights(self.network)}
+        network: Any = load_network(folder / NETWORK)
+        self.network, self.config = network, config
+        self.weights = {"network": digest_weights(network)}
         self.patch_px = self.network.stride
         self.network.to(device)
 
