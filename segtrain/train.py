@@ -92,6 +92,9 @@ def train(
         dual=dual,
         read_truth=read_truth,
     )
+    engine = store.provenance.get("engine", {}).get("name")
+    if config.views == "dual" and engine is not None:
+        raise InputError(f"train.views=dual asks MaskCLIP anew, but {engine} made {store.path}; use train.views=base")
     online = OnlineLabels(clip, text_CD, config.loss_stride) if clip is not None else None
     if clip is not None and weights_hash(clip) != store.provenance["clip"]["weights_sha256"]:
         raise InputError(f"{store.path} was made with another CLIP; give the one that made it with --clip")

@@ -1,5 +1,6 @@
 """Training samples, the training loop, resuming."""
 
+import shutil
 import threading
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import zarr
 from accelerate import Accelerator
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
@@ -171,18 +173,18 @@ def test_dual_views_stay_in_their_box_and_off_the_void(
         assert torch.equal(local_HW != 255, inside)
 
 
-def test_dual_views_train_and_refuse_another_clip(
+def test_dual_views_train_and_refuse_another_clip_or_engine(
     samples: list[Sample], store_path: Path, clip_folder: Path, tmp_path: Path
 ) -> None:
     config = replace(CONFIG, views="dual", steps=3, warmup_steps=1)
     clip = DenseCLIP.from_pretrained(clip_folder)
     results: list[StepResult] = []
 
-    def dual(folder: Path) -> None:
+    def dual(folder: Path, store: Path = store_path) -> None:
         train(
             samples,
             CLASSES,
-            store_path,
+            store,
             folder,
             config,
             AUGMENT,
@@ -198,6 +200,12 @@ def test_dual_views_train_and_refuse_another_clip(
         next(iter(clip.model.parameters())).add_(1)
     with pytest.raises(InputError, match="was made with another CLIP; give the one that made it with --clip"):
         dual(tmp_path / "b")
+    others = tmp_path / "others.zarr"
+    shutil.copytree(store_path, others)
+    group = zarr.open_group(str(others), mode="r+")
+    group.attrs["provenance"] = group.attrs["provenance"] | {"engine": {"name": "clip-es"}}
+    with pytest.raises(InputError, match="dual asks MaskCLIP anew, but clip-es made .* use train.views=base"):
+        dual(tmp_path / "c", others)
 
 
 def test_truth_as_upper_bound_is_warped_with_the_image(store_path: Path, toy_root: Path) -> None:
