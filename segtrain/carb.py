@@ -104,9 +104,9 @@ class Regions(NamedTuple):
         """Cross-entropy towards the prediction S itself where it is to be believed, a scalar to be added to `loss`.
 
         S is believed on inconsistent pixels where its softmax over the classes in the image exceeds `confidence` and
-        whose pseudo-label is of a learned class: the student knows that class, sees another one, and is sure. The mean
-        is over the inconsistent region. Targets of one's own date from Reed et al. (2015); that each class begins once
-        it has been learned, from ADELE (Liu et al., CVPR 2022), which replaces labels. Not in CARB.
+        both it and the pseudo-label are of learned classes: the student knows the one, sees the other, and is sure. The
+        mean is over the inconsistent region. Targets of one's own date from Reed et al. (2015); that each class begins
+        once it has been learned, from ADELE (Liu et al., CVPR 2022), which replaces labels. Not in CARB.
 
         is_learned_C: bool. judge_BCHW: as in `find_regions`.
         """
@@ -115,7 +115,7 @@ class Regions(NamedTuple):
             judge_BCHW = logits_BCHW if judge_BCHW is None else judge_BCHW
             sure_BHW, predicted_BHW = judge_BCHW.masked_fill(absent_BC11, -math.inf).softmax(1).max(1)
             doubted_BHW = self.inconsistent_BHW & is_learned_C[self.pseudo_BHW.clamp(max=len(is_learned_C) - 1)]
-            believed_BHW = doubted_BHW & (sure_BHW > confidence)
+            believed_BHW = doubted_BHW & is_learned_C[predicted_BHW] & (sure_BHW > confidence)
         loss_BHW = F.cross_entropy(logits_BCHW, predicted_BHW, reduction="none")
         return _mean(loss_BHW, believed_BHW, self._counted(over_all)[1])
 

@@ -49,7 +49,7 @@ class TrainConfig:
         0.6,
     )  # of balance=gated: consistent shares where a class begins and ends to switch
     # of balance=gated: confidence in 0..1 above which the student's own prediction is a target, too, where it disagrees
-    # with a pseudo-label of a class that it has learned (see Regions.correction_loss); 0 = off
+    # with a pseudo-label and has learned both classes (see Regions.correction_loss); 0 = off
     correction: float = 0.0
     weight_floor: float = 0.0  # no weight falls below this
     teacher: float = 0.0  # momentum of a mean teacher that predicts S in the student's place; 0 = the student itself

@@ -232,13 +232,12 @@ def test_a_teacher_s_prediction_splits_and_the_student_s_loss_counts() -> None:
 
 def test_correction_by_hand() -> None:
     """Two pixels are inconsistent; the student is sure by e^2 / (e^2 + 2) = 0.787 of the other class."""
-    regions, zero_is_learned = find_regions(said(), PSEUDO, ALL), torch.tensor([True, False, False])
-    loss = regions.correction_loss(said(), ALL, zero_is_learned, 0.7)
-    torch.testing.assert_close(loss, torch.tensor(EASY / 2))  # the other one's pseudo-label is of an unlearned class
-    torch.testing.assert_close(
-        regions.correction_loss(said(), ALL, zero_is_learned, 0.7, over_all=True), torch.tensor(EASY / 5)
-    )
+    regions = find_regions(said(), PSEUDO, ALL)
     torch.testing.assert_close(regions.correction_loss(said(), ALL, ALL[0], 0.7), torch.tensor(EASY))
+    over_all = regions.correction_loss(said(), ALL, ALL[0], 0.7, over_all=True)
+    torch.testing.assert_close(over_all, torch.tensor(2 * EASY / 5))
+    for learned in ([True, False, True], [False, True, True]):  # either the doubted class is not, or the seen one
+        assert regions.correction_loss(said(), ALL, torch.tensor(learned), 0.7) == 0
     assert regions.correction_loss(said(), ALL, ALL[0], 0.8) == 0  # not sure enough
     # of two classes in the image e^2 / (e^2 + 1) = 0.881: what is absent takes no share
     two = torch.tensor([[True, True, False]])
