@@ -56,6 +56,7 @@ test-fast: setup  ## for the edit loop: without fresh processes and browsers
 
 bench: setup  ## speed and agreement, as Markdown; DEVICE=cuda measures a GPU, and only what one changes
 	$(BIN)/python -m benchmarks.labels --device $(DEVICE)
+	$(BIN)/python -m benchmarks.engines --device $(DEVICE)
 	$(BIN)/python -m benchmarks.training --device $(DEVICE)
 	$(BIN)/python -m benchmarks.scaleout --device $(DEVICE)
 ifneq ($(DEVICE),cuda)
