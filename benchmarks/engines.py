@@ -91,7 +91,7 @@ def main() -> None:
     where = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.get_num_threads()} threads, CPU time"
     print(f"# Label engines, {SIZE[0]} x {SIZE[1]}, {len(SHOWN)} classes present, random weights, {where}\n")
     with tempfile.TemporaryDirectory() as folder:
-        taken = turns(engines(device, Path(folder)), device, 1 if options.quick else 5)
+        taken = turns(engines(device, Path(folder)), device, 1 if options.quick else 3)
     print("| engine | ms an image | times MaskCLIP | lowest .. highest |\n|---|---|---|---|")
     for name, seconds in taken.items():
         ratios = [one / reference for one, reference in zip(seconds, taken[REFERENCE], strict=True)]
