@@ -12,10 +12,11 @@ DEVICE ?= auto
 OPTIONS = --dataset $(DATASET) $(if $(DATA_ROOT),--data-root $(DATA_ROOT)) $(if $(CLIP),--clip $(CLIP)) $(if $(OUT),--out $(OUT)) $(ARGS)
 # Shorter than the preset: a table that means the same within minutes.
 DEMO := --set train.steps=600 --set train.warmup_steps=170 --set augment.crop_height=128 --set augment.crop_width=256
+QUICK = $(if $(filter toy,$(DATASET)),$(DEMO))
 PACKAGES := pipeline labelgen segtrain evaluation
 WORKERS := --numprocesses logical --maxprocesses 8 --dist loadgroup
 
-.PHONY: setup demo data pseudolabels train eval report ablation noise test test-fast bench check format clean
+.PHONY: setup demo data pseudolabels train eval report ablation engines noise test test-fast bench check format clean
 
 setup: $(STAMP)
 
@@ -45,6 +46,9 @@ report: setup  ## evaluate, and one HTML page that shows where the noise is: OUT
 ablation: setup  ## the paper's Table 1: every kind of student, SEEDS times
 	$(CARBSEG) ablation $(OPTIONS) --seeds $(SEEDS)
 
+engines: setup  ## every label engine, its pseudo-labels and students, in one table; see docs/engines.md
+	$(CARBSEG) engines compare $(QUICK) $(OPTIONS)
+
 noise: setup  ## in which kinds of noise CARB pays: tables and a plot; see docs/noise.md
 	$(BIN)/python -m benchmarks.noise $(ARGS)
 
@@ -56,6 +60,7 @@ test-fast: setup  ## for the edit loop: without fresh processes and browsers
 
 bench: setup  ## speed and agreement, as Markdown; DEVICE=cuda measures a GPU, and only what one changes
 	$(BIN)/python -m benchmarks.labels --device $(DEVICE)
+	$(BIN)/python -m benchmarks.engines --device $(DEVICE)
 	$(BIN)/python -m benchmarks.training --device $(DEVICE)
 	$(BIN)/python -m benchmarks.scaleout --device $(DEVICE)
 ifneq ($(DEVICE),cuda)

@@ -53,7 +53,16 @@ def vit_b16() -> Any:
     return CLIPModel(CLIPConfig(vision_config=vision, projection_dim=EMBEDDING))
 
 
-class TimedCLIP(DenseCLIP):
+class WordlessCLIP(DenseCLIP):
+    """DenseCLIP that needs no tokenizer: every sentence is a random vector."""
+
+    def encode_sentences(self, sentences: list[str]) -> Tensor:
+        """Unit vectors (P, D), on the CPU."""
+        vectors_PD = torch.randn(len(sentences), EMBEDDING, generator=torch.Generator().manual_seed(0))
+        return torch.nn.functional.normalize(vectors_PD, dim=-1)
+
+
+class TimedCLIP(WordlessCLIP):
     """DenseCLIP that knows how long its views took; nobody waits for a GPU to be told."""
 
     def __init__(self, model: Any) -> None:
@@ -68,11 +77,6 @@ class TimedCLIP(DenseCLIP):
         logits_BChw = super().logits(pixels_B3HW, text_CD)
         self.spans.append((started, moment(self.device)))
         return logits_BChw
-
-    def encode_sentences(self, sentences: list[str]) -> Tensor:
-        """As DenseCLIP, random vectors: without a tokenizer."""
-        vectors_PD = torch.randn(len(sentences), EMBEDDING, generator=torch.Generator().manual_seed(0))
-        return torch.nn.functional.normalize(vectors_PD, dim=-1)
 
 
 def moment(device: torch.device) -> Any:

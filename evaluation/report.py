@@ -39,6 +39,7 @@ class Report:
     about: Mapping[str, Any]  # command, time, versions, settings
     statistics: Mapping[str, Any] | None = None  # of image-level labels
     tags: Mapping[str, Any] | None = None  # what noise in them does
+    engines: Mapping[str, Any] | None = None  # what each label engine makes of the data set
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,8 @@
 "use strict";
 
 // What write_report() filled in, and the constants of the page.
-const { metrics, curves, verdicts, about, statistics, tags } = JSON.parse(document.getElementById("report").textContent);
+const { metrics, curves, verdicts, about, statistics, tags, engines } =
+  JSON.parse(document.getElementById("report").textContent);
 const { names, palette } = metrics.classes;
 const rows = metrics.rows;
 

@@ -104,4 +104,5 @@ showSection("curves", Object.values(curves).some((steps) => steps.length), drawC
 showSection("balance", Object.keys(verdicts).length, drawBalance);
 showSection("statistics", statistics, drawStatistics);
 showSection("tags", tags, drawTags);
+showSection("engines", engines, drawEngines);
 showSection("about", true, () => {});

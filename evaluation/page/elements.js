@@ -51,9 +51,9 @@ function mean(values) {
 }
 
 /** NaN where there is nothing to choose from: the best of one is no news. */
-function best(values) {
+function best(values, isLeast = false) {
   const known = values.filter((value) => value != null);
-  return known.length > 1 ? Math.max(...known) : NaN;
+  return known.length > 1 ? (isLeast ? Math.min : Math.max)(...known) : NaN;
 }
 
 function rgb(colour) { return `rgb(${colour.join(" ")})`; }
@@ -65,10 +65,14 @@ function rowColour(row) {
   return place >= 0 ? `var(--pseudo-${place % 3})` : `var(--student-${predictionRows.indexOf(row) % 4})`;
 }
 
-/** header: texts or elements. lines: [title, ...numbers]. bestIn: the best of each "line" or "column" is bold. */
-function table(caption, header, lines, bestIn) {
-  const isBest = (value, line, column) =>
-    value === best(bestIn === "line" ? line.slice(1) : bestIn === "column" ? lines.map((other) => other[column]) : []);
+/**
+ * header: texts or elements. lines: [title, ...numbers]. bestIn: the best of each "line" or "column" is bold. costs:
+ * columns, counted from 1, whose least number is best.
+ */
+function table(caption, header, lines, bestIn, costs = []) {
+  const group = (line, column) =>
+    (bestIn === "line" ? line.slice(1) : bestIn === "column" ? lines.map((other) => other[column]) : []);
+  const isBest = (value, line, column) => value === best(group(line, column), costs.includes(column));
   const tableLine = (line) =>
     el("tr", {},
       el("th", { scope: "row", title: line[0].textContent ?? line[0] }, line[0]),

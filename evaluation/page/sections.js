@@ -1,4 +1,4 @@
-// What is known of the whole data set: header, scores, classes, confusion, curves, image-level labels.
+// What is known of the whole data set: header, scores, classes, confusion, curves, image-level labels, engines.
 
 function drawHeader() {
   const title = `${metrics.dataset} ${metrics.split}`;
@@ -249,4 +249,27 @@ function drawTags() {
   byId("tags-words").textContent = `Pseudo-labels of ${count(images)} images of ${dataset} ${split}, made from `
     + "image-level labels of various quality; precision and recall are those of the image-level labels.";
   byId("tags-table").append(table("Percent.", header, lines));
+}
+
+// ---- Label engines ------------------------------------------------------------------------------------------------
+
+const LABEL_SCORES = { miou: "mIoU", precision: "precision", recall: "recall" };
+
+function drawEngines() {
+  const found = Object.entries(engines.rows);
+  const keysOf = (part) => [...new Set(found.flatMap(([, row]) => Object.keys(row[part])))];
+  const labels = keysOf("labels").flatMap((split) => Object.keys(LABEL_SCORES).map((score) => [split, score]));
+  const students = keysOf("students");
+  const lines = found.map(([name, row]) => [
+    name,
+    row.seconds.train == null ? null : 1000 * row.seconds.train,
+    ...labels.map(([split, score]) => row.labels[split]?.[score]),
+    ...students.map((student) => row.students[student]),
+  ]);
+  const header = ["engine", "ms / image", ...labels.map(([split, score]) => `${split} ${LABEL_SCORES[score]}`),
+    ...students.map((student) => `student ${student}`)];
+  byId("engines-words").textContent = `Pseudo-labels of ${engines.dataset}, by what made them: time for an image, scores `
+    + `of the pseudo-labels of each split, and mIoU on ${engines.split} of the students that were trained on them.`;
+  const caption = "Scores in percent; the best of each column is bold.";
+  byId("engines-table").append(table(caption, header, lines, "column", [1]));
 }

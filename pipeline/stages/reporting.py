@@ -1,7 +1,7 @@
 """carbseg report: one HTML page of a scored split, its training and its pseudo-labels."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ STUDENT = "student "
 def report(run: Run, scored: Scored, width: int = WIDTH) -> Path:
     """Write OUT/report.html of a split that has just been scored; returns its path. width: of the pictures in pixels.
 
-    OUT/tags-SPLIT.json, which `evaluate tags` writes, is shown if it is there.
+    OUT/tags-SPLIT.json, which `evaluate tags` writes, is shown if it is there, and so is what `engines compare` wrote
+    into OUT or, where OUT is the run of one engine, into the folder above.
     """
     split, rows = scored.metrics["split"], scored.metrics["rows"]
     curves = {row: _lines(run.out / row.removeprefix(STUDENT) / "metrics.jsonl") for row in rows if _is_student(row)}
@@ -33,6 +34,7 @@ def report(run: Run, scored: Scored, width: int = WIDTH) -> Path:
         about=provenance(run.settings()),
         statistics=_statistics(run, split),
         tags=_tags(run, scored.metrics),
+        engines=_engines(run, scored.metrics),
     )
     path = run.out / "report.html"
     write_report(path, page, _images(run, scored), width)
@@ -53,14 +55,26 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 def _tags(run: Run, metrics: Mapping[str, Any]) -> dict[str, Any] | None:
     """What `evaluate tags` found, if it looked at the same images."""
     path = run.out / f"tags-{metrics['split']}.json"
+    return _about_the_same(path, metrics, ("dataset", "split", "images"), "evaluate tags")
+
+
+def _engines(run: Run, metrics: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What `engines compare` found on the same data set, whatever split it scored students on."""
+    folders = (run.out, run.out.resolve().parent)
+    found = (_about_the_same(folder / "engines.json", metrics, ("dataset",), "engines compare") for folder in folders)
+    return next(filter(None, found), None)
+
+
+def _about_the_same(path: Path, metrics: Mapping[str, Any], keys: Sequence[str], command: str) -> dict[str, Any] | None:
+    """What a command wrote, if that is there and says of `keys` what the metrics say."""
     try:
-        tags: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        same = all(tags[key] == metrics[key] for key in ("dataset", "split", "images"))
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        same = all(found[key] == metrics[key] for key in keys)
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError) as error:
-        raise InputError(f"{path} cannot be read; delete it, or run 'carbseg evaluate tags' again") from error
-    return tags if same else None
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} cannot be read; delete it, or run 'carbseg {command}' again") from error
+    return found if same else None
 
 
 def _statistics(run: Run, split: str) -> dict[str, Any] | None:

@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import CLIPConfig, CLIPModel
+from transformers import CLIPConfig, CLIPModel, Dinov2Config, Dinov2Model
 
-from benchmarks import growth, labels, scores, training
+from benchmarks import engines, growth, labels, scores, training
 from benchmarks.scaleout import Cost, table
 from benchmarks.training import Run, accelerator_on, cases, covered, device_seconds, gpu_waits, make_store
+from labelgen.engines.network import CamNetwork, CamNetworkConfig
+from pipeline.datasets.classes import CAMVID_CLASSES
 from tests.conftest import ROOT, fresh_state
 
 COSTS = {"labels": 50.0, "training": 60.0, "training, more": 60.0, "matrix products": None}
@@ -55,6 +57,20 @@ def test_labels(small: None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Capt
     said = run_bench(labels, monkeypatch, capfd, "--quick")
     assert re.search(r"\d images/s, .*% of the time outside CLIP", said)
     assert [cells[0] for cells in rows(said)][-2:] == ["bfloat16 in CLIP", "int8 in the store"]
+
+
+def test_engines(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    small_dino = Dinov2Config(hidden_size=24, num_hidden_layers=1, num_attention_heads=2)
+    small_cam = CamNetworkConfig(width=4, num_labels=len(CAMVID_CLASSES))
+    monkeypatch.setattr(engines, "vit_b16", small_vit)
+    monkeypatch.setattr(engines, "dinov2_base", lambda: Dinov2Model(small_dino))
+    monkeypatch.setattr(engines, "resnet50", lambda: CamNetwork(small_cam))
+    monkeypatch.setattr(engines, "SIZE", (64, 96))
+    _, maskclip, *others = rows(run_bench(engines, monkeypatch, capfd, "--quick", "--device", "cpu"))
+    assert (maskclip[0], maskclip[2]) == ("maskclip", "1.00")
+    assert [cells[0] for cells in others] == ["clip-es", "proxyclip", "cam"]
+    for _, taken, times, _ in others:
+        assert float(times) == pytest.approx(float(taken) / float(maskclip[1]), rel=0.05)
 
 
 @pytest.mark.slow
@@ -106,7 +122,7 @@ def test_scaleout_of_one_gpu_is_a_table_of_one() -> None:
     assert (labelling[1:], products[1:]) == (["2", "1.00", "1.9", "50"], ["2", "1.00", "-", "-"])
 
 
-@pytest.mark.parametrize("name", ["training", "scaleout"])
+@pytest.mark.parametrize("name", ["training", "scaleout", "engines"])
 def test_a_gpu_that_is_asked_for_and_missing_is_told_in_one_line(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(sys, "argv", [name, "--device", "cuda"])
@@ -121,7 +137,7 @@ def test_make_bench_measures_a_gpu_by_what_one_changes() -> None:
         done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=True)
         return re.findall(r"-m benchmarks\.(.*)", done.stdout)
 
-    gpu = ["labels --device cuda", "training --device cuda", "scaleout --device cuda"]
+    gpu = [f"{name} --device cuda" for name in ("labels", "engines", "training", "scaleout")]
     assert started("DEVICE=cuda") == gpu
     assert [command.split()[0] for command in started()] == [*(c.split()[0] for c in gpu), "scores", "growth", "tests"]
 

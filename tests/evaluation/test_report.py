@@ -423,10 +423,44 @@ def test_image_level_labels_are_described_in_words(opened: Opener) -> None:
     ]
 
 
+def test_label_engines_are_compared_and_the_best_of_each_column_is_marked(opened: Opener) -> None:
+    def row(seconds: dict[str, float], train: float | None, val: float, **students: float) -> dict[str, Any]:
+        scores = {
+            split: {"miou": miou, "precision": 50.0, "recall": 60.0} for split, miou in (("train", train), ("val", val))
+        }
+        return {"seconds": seconds, "labels": scores, "students": students}
+
+    rows = {
+        "maskclip": row({"train": 0.08, "val": 0.07}, 41.0, 42.0, **{"base": 47.0, "local+carb": 49.0}),
+        "clip-es": row({"train": 0.1204}, 43.5, 40.0, **{"base": 45.0, "base+carb": 44.0}),
+        "cam": row({}, None, 9.6),
+    }
+    engines = {"dataset": "tiny", "split": "val", "rows": rows}
+    page = opened(report=a_report(THREE, engines=engines))
+    expect(page.locator("#engines-words")).to_contain_text("Pseudo-labels of tiny")
+    expect(page.locator("#engines-words")).to_contain_text("mIoU on val of the students")
+    assert page.locator("#engines-table thead th").all_inner_texts() == [
+        *("engine", "ms / image", "train mIoU", "train precision", "train recall", "val mIoU", "val precision"),
+        *("val recall", "student base", "student local+carb", "student base+carb"),
+    ]
+    lines = page.locator("#engines-table tbody tr")
+    assert [line.locator("th, td").all_inner_texts() for line in lines.all()] == [
+        ["maskclip", "80.0", "41.0", "50.0", "60.0", "42.0", "50.0", "60.0", "47.0", "49.0", NO_VALUE],
+        ["clip-es", "120.4", "43.5", "50.0", "60.0", "40.0", "50.0", "60.0", "45.0", NO_VALUE, "44.0"],
+        ["cam", NO_VALUE, NO_VALUE, "50.0", "60.0", "9.6", "50.0", "60.0", NO_VALUE, NO_VALUE, NO_VALUE],
+    ]
+    marked = [line.locator(".best").all_inner_texts() for line in lines.all()]
+    assert marked == [
+        ["80.0", "50.0", "60.0", "42.0", "50.0", "60.0", "47.0"],  # the least time
+        ["43.5", "50.0", "60.0", "50.0", "60.0"],
+        ["50.0", "60.0", "50.0", "60.0"],
+    ]
+
+
 def test_what_is_not_given_is_left_out(opened: Opener) -> None:
     page = opened([an_image("a.png", [[ROAD]], pseudo_labels_local=[[ROAD]])])
     expect(page.locator("#count")).to_have_text("1 of 1 images")
-    for section in ("curves", "balance", "statistics", "tags"):
+    for section in ("curves", "balance", "statistics", "tags", "engines"):
         expect(page.locator(f"#{section}")).not_to_be_visible()
     assert page.locator("#links a").all_inner_texts() == ["Scores", "Images", "Classes", "Confusion", "About"]
     assert page.locator("#images [data-layer]").all_inner_texts() == ["image", "truth", "local"]

@@ -175,6 +175,35 @@ def test_report_of_a_run_shows_its_scores_curves_and_images(
     page.close()
 
 
+def test_report_shows_what_comparing_engines_gave_in_its_folder_or_the_one_above(
+    out: Path, toy_root: Path, clip_folder: Path, tmp_path: Path
+) -> None:
+    scores = {split: {"miou": 40.0, "precision": 50.0, "recall": 60.0} for split in ("train", "val")}
+    rows = {"maskclip": {"seconds": {"train": 0.1}, "labels": scores, "students": {}}}
+    compared = {"dataset": "toy", "split": "test", "rows": rows}
+    run = tmp_path / "compared" / "maskclip"
+    shutil.copytree(out / "labels", run / "labels")
+    arguments = (*options(run, toy_root), "--clip", clip_folder, "--width", 32)
+
+    def shown() -> Any:
+        carbseg("report", *arguments)
+        page = (run / "report.html").read_text()
+        return json.loads(page.partition('id="report">')[2].partition("<")[0])["engines"]
+
+    assert shown() is None
+    (run.parent / "engines.json").write_text(json.dumps(compared))
+    assert shown() == compared
+    (run / "engines.json").write_text(json.dumps(compared | {"dataset": "camvid"}))
+    assert shown() == compared
+    own = compared | {"split": "val"}
+    (run / "engines.json").write_text(json.dumps(own))
+    assert shown() == own
+    for broken in ("{", "{}", "[]"):
+        (run / "engines.json").write_text(broken)
+        told = refused_by("report", *arguments)
+        assert f"{run / 'engines.json'} cannot be read; delete it, or run 'carbseg engines compare' again" in told
+
+
 def test_comparison_of_runs_and_of_students(out: Path, toy_root: Path, clip_folder: Path, tmp_path: Path) -> None:
     evaluated(out, toy_root, clip_folder)
     said = carbseg("evaluate", "--compare", out / "base", out / "local+carb").stdout
