@@ -5,6 +5,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from labelgen.engines.table import ENGINES
 from labelgen.label import Asked, Prepared
 from labelgen.store import PseudoLabelStore
 from labelgen.training.checkpoints import last_checkpoint
+from labelgen.training.processes import StoppedError
 from tests.conftest import carbseg, carbseg_process, forked, made_once, refused
 from tests.files import contents
 from tests.pipeline.stages.conftest import SMALL, TRAINING
@@ -143,7 +145,7 @@ def test_labels_that_clip_guesses_for_an_engine_are_those_it_guesses_for_itself(
 
 
 class RightHalf:
-    """The brighter, the more of the last class; says nothing of the left half, and of every other image nothing."""
+    """The brighter, the later the class; says nothing of the left half, and of every other image nothing at all."""
 
     patch_px, needs_labels, weights = 16, False, {"eye": "0123"}
 
@@ -155,7 +157,7 @@ class RightHalf:
 
     def _maps(self, image: Prepared, view: int) -> NDArray[np.float32]:
         brightness_hw = image.pixels_HW3[view][::16, ::16].mean(2) / 255
-        maps_Chw = np.abs(brightness_hw - np.linspace(0, 1, self.classes)[:, None, None]).astype(np.float32)
+        maps_Chw = -np.abs(brightness_hw - np.linspace(0, 1, self.classes)[:, None, None]).astype(np.float32)
         silent = maps_Chw.shape[2] if int(image.image_id[-1]) % 2 else maps_Chw.shape[2] // 2
         maps_Chw[:, :, :silent] = np.nan
         return maps_Chw
@@ -246,6 +248,18 @@ def test_only_the_first_of_several_jobs_fits(toy: tuple[object, ...], others: Pa
     shutil.copytree(others / "cam" / "engine", tmp_path / "engine")
     carbseg(*line, "2/2")
     assert PseudoLabelStore.open(tmp_path / "labels" / "val.zarr").is_written().tolist() == [False, False, True]
+
+
+def test_a_fit_that_is_stopped_says_how_to_go_on(
+    toy: tuple[object, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fit(*_: object) -> None:
+        raise StoppedError(3, signal.SIGTERM)
+
+    monkeypatch.setitem(ENGINES, "cam", replace(ENGINES["cam"], fit=fit))
+    done = carbseg("labels", *toy, "--engine", "cam", "--out", tmp_path, check=False)
+    assert done.returncode == 128 + signal.SIGTERM
+    assert "stopped by SIGTERM after step 3, which is saved; give the same command again to go on" in done.stderr
 
 
 def test_settings_that_only_make_it_faster_may_change(toy: tuple[object, ...], others: Path, tmp_path: Path) -> None:
