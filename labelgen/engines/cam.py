@@ -103,9 +103,9 @@ def fit_for(inputs: Inputs, samples: Sequence[Sample], on_step: OnStep) -> CamNe
 
 
 ENGINE = EngineSpec(
-    about="where a classifier of image-level labels sees each class (Zhou et al., CVPR 2016)",
-    needs="image-level labels of the training split, to be fitted; cam.pretrained, ImageNet weights, for a ResNet",
-    cost="the network's at four scales and mirrored, after minutes to hours of fitting",
+    about="where a classifier of the whole image sees each class (Zhou et al., CVPR 2016)",
+    needs="image-level labels of train (not --tags auto); for a ResNet its ImageNet weights, cam.pretrained",
+    cost="fitting first; then one pass of the classifier for each scale, and as many for the mirrored image",
     settings=CamConfig,
     fit=fit_for,
     begin=lambda inputs: FittedEngine(inputs.folder / "cam", inputs.settings.cam, inputs.dense.device),

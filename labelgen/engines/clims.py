@@ -67,7 +67,7 @@ class ClimsConfig(FitConfig):
     """How CAM's network is fitted on with CLIP."""
 
     section: ClassVar[str] = "clims"
-    free: ClassVar[tuple[str, ...]] = (*FitConfig.free, "clip_batch")
+    speed_only: ClassVar[tuple[str, ...]] = (*FitConfig.speed_only, "clip_batch")
 
     epochs: int = 15  # the public code; the paper has 10
     learning_rate: float = 2.5e-4
@@ -270,9 +270,9 @@ def fit_for(inputs: Inputs, samples: Sequence[Sample], on_step: OnStep) -> CamNe
 
 
 ENGINE = EngineSpec(
-    about="CAM's classifier, fitted on until CLIP finds in its maps what they should show (Xie et al., CVPR 2022)",
-    needs="what cam needs",
-    cost="cam's, after fitting with two passes of CLIP for each image and class",
+    about="CAM's classifier, fitted on until CLIP finds the classes in their maps (Xie et al., CVPR 2022)",
+    needs="what cam needs; CLIP",
+    cost="fitting after cam's, with two passes of CLIP for each image and class; then as cam",
     settings=ClimsConfig,
     fit=fit_for,
     begin=lambda inputs: FittedEngine(inputs.folder / "clims", inputs.settings.clims, inputs.dense.device),

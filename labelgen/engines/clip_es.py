@@ -187,8 +187,8 @@ class ClipESEngine:
 
 ENGINE = EngineSpec(
     about="where CLIP's score of each class comes from, spread along its attention (Lin et al., CVPR 2023)",
-    needs="nothing but CLIP, and image-level labels",
-    cost="its own forward pass, and backward through the last block",
+    needs="CLIP",
+    cost="one pass of CLIP for each image, and for each class one back through its last block",
     settings=ClipESConfig,
     begin=lambda inputs: ClipESEngine(ClipES(inputs.dense, inputs.settings.clip_es), inputs.classes),
 )

@@ -66,7 +66,7 @@ class EngineSpec:
 
     about: str
     needs: str
-    cost: str  # of an image, beside MaskCLIP's on whole images
+    cost: str  # what is computed for an image, and what is paid before the first
     begin: Callable[[Inputs], Engine]
     settings: type | None = None
     is_dense: bool = False

@@ -47,8 +47,8 @@ class FitConfig:
     """How an engine's network is fitted, and how images are looked at afterwards; defaults are CAM's public code."""
 
     section: ClassVar[str] = "fit"  # what errors call these settings
-    # What changes neither the fitted weights nor what they are fitted to.
-    free: ClassVar[tuple[str, ...]] = ("checkpoint_every", "readers", "scales", "flip")
+    speed_only: ClassVar[tuple[str, ...]] = ("checkpoint_every", "readers")  # settings that change no result
+    afterwards: ClassVar[tuple[str, ...]] = ("scales", "flip")  # those that change no weights
 
     epochs: int = 5
     batch: int = 16  # images a step, over all processes
@@ -249,7 +249,9 @@ def _describe(
     samples: Sequence[Sample], classes: ClassSet, config: FitConfig, accelerator: Accelerator
 ) -> dict[str, Any]:
     """All that a resumed or finished fit must have in common with one that is asked for."""
-    settings = {name: value for name, value in asdict(config).items() if name not in config.free}
+    settings = {
+        name: value for name, value in asdict(config).items() if name not in (*config.speed_only, *config.afterwards)
+    }
     images = json.dumps([[sample["image_id"], sorted(sample["image_labels"] or ())] for sample in samples])
     return {
         config.section: settings | {"mixed_precision": accelerator.mixed_precision},

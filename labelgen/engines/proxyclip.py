@@ -216,9 +216,9 @@ def _begin(inputs: Inputs) -> Labeller:
 
 
 ENGINE = EngineSpec(
-    about="CLIP's patches attend as those of a second backbone resemble each other (Lan et al., ECCV 2024)",
-    needs="a vision backbone: labels.proxy, such as facebook/dinov2-base, a folder, or clip for CLIP's own layers",
-    cost="that of both backbones",
+    about="CLIP's patches, mixed as those of a second backbone resemble each other (Lan et al., ECCV 2024)",
+    needs="CLIP; a vision backbone, labels.proxy: a folder, a hub id, or clip for CLIP's own layers",
+    cost="one pass of each backbone for each view",
     settings=ProxyCLIPConfig,
     is_dense=True,
     begin=_begin,

@@ -15,9 +15,9 @@ def section(name: str) -> str:
 
 ENGINES: dict[str, EngineSpec] = {
     "maskclip": EngineSpec(
-        about="CLIP's own patches, compared with the words for each class (Zhou et al., ECCV 2022); CARB's choice",
-        needs="nothing but CLIP",
-        cost="1 times its own; local views come on top",
+        about="CLIP's patches, compared with the words for each class; what CARB uses (Zhou et al., ECCV 2022)",
+        needs="CLIP",
+        cost="one pass of CLIP for each view",
         begin=lambda inputs: Labeller(inputs.dense, inputs.batch),
         is_dense=True,
     ),
@@ -40,5 +40,8 @@ EngineSettings: Any = make_dataclass(
 
 
 def settings_of(config: Any, name: str) -> dict[str, Any]:
-    """An engine's own settings, of a configuration that holds those of all; for provenance."""
-    return asdict(getattr(config, section(name))) if ENGINES[name].settings is not None else {}
+    """An engine's own settings that change what it says, of a configuration that holds those of all; for provenance."""
+    if ENGINES[name].settings is None:
+        return {}
+    own = getattr(config, section(name))
+    return {setting: value for setting, value in asdict(own).items() if setting not in getattr(own, "speed_only", ())}

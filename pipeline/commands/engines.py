@@ -21,7 +21,8 @@ def engines(ctx: click.Context) -> None:
     width = max(map(len, ENGINES))
     for name, spec in ENGINES.items():
         click.echo(f"{name:{width}}  {spec.about}")
-        click.echo(f"{'':{width}}  needs {spec.needs}; {spec.cost}")
+        click.echo(f"{'':{width}}  needs: {spec.needs}")
+        click.echo(f"{'':{width}}  costs: {spec.cost}")
 
 
 @engines.command()

@@ -20,7 +20,7 @@ from pipeline.names import look_up
 from pipeline.progress import progress
 from pipeline.runs import write_json, write_text
 from pipeline.stages.inspection import score_labels
-from pipeline.stages.labels import make_labels
+from pipeline.stages.labels import gives_local_views, make_labels
 from pipeline.stages.run import Run, process_state
 from pipeline.stages.scoring import evaluate
 from pipeline.stages.students import STUDENTS, train_student, variants
@@ -125,4 +125,4 @@ def _mean(by_class: Mapping[str, float | None]) -> float | None:
 def _trainable(run: Run, name: str) -> str:
     """The student itself, or the one on whole images where the engine gives no local views."""
     views, plus, carb = name.partition("+")
-    return name if ENGINES[run.config.labels.engine].is_dense else NO_LOCAL.get(views, views) + plus + carb
+    return name if gives_local_views(run) else NO_LOCAL.get(views, views) + plus + carb

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from labelgen.engines.engine import Engine, EngineSpec
     from labelgen.maskclip import DenseCLIP
 
+MASKCLIP = {"name": "maskclip"}  # what a store means that says nothing of its engine
+
 
 def make_labels(
     run: Run,
@@ -37,6 +39,7 @@ def make_labels(
     on_images hears how many images are done.
     """
     run.samples(split)  # what is missing should be said before CLIP is loaded and label maps are read
+    spec = _engine_spec(run, split)
     state, dense = process_state(), _load(run)
     with state.main_process_first():  # the others find image-level labels derived
         samples = run.samples(split, with_tags=True)
@@ -48,13 +51,12 @@ def make_labels(
     if state.is_main_process:
         run.keep_suggestion()
     _settle_dtype(run, dense, samples[0], split)
-    spec, engine = _begin_engine(run, dense, part, shown=state.is_main_process)
+    engine = _begin_engine(run, spec, dense, part)
     state.wait_for_everyone()
     from labelgen.generate import generate
 
     config = run.config.labels
-    if not spec.is_dense:
-        config = replace(config, views=replace(config.views, local=False))
+    config = replace(config, views=replace(config.views, local=gives_local_views(run)))
     index, count = part
     trained_on = run.store_path(TRAIN_SPLIT)
     with progress(len(samples), f"pseudo-labels of {split}", "images", shown=state.is_main_process) as bar:
@@ -88,39 +90,67 @@ def make_labels(
     return store
 
 
-def _begin_engine(run: Run, dense: "DenseCLIP", part: tuple[int, int], *, shown: bool) -> "tuple[EngineSpec, Engine]":
-    """The engine of the run, fitted first where it has to be. Raises InputError for what it lacks or cannot do."""
-    from labelgen.engines.engine import Inputs
+def gives_local_views(run: Run) -> bool:
+    """Whether the run's pseudo-labels are to hold local views. Raises InputError for an unknown engine."""
     from labelgen.engines.table import ENGINES
-    from labelgen.generate import read_words
+
+    config = run.config.labels
+    return look_up(ENGINES, config.engine, "label engine").is_dense and config.views.local
+
+
+def _engine_spec(run: Run, split: str) -> "EngineSpec":
+    """The run's row of the table. Raises InputError for what it cannot do, and where labels are another engine's."""
+    from labelgen.engines.table import ENGINES
 
     config = run.config.labels
     spec = look_up(ENGINES, config.engine, "label engine")
     for name, asked in (("per_prompt", config.per_prompt), ("precision=int8", config.precision == "int8")):
         if asked and not spec.is_dense:
             raise InputError(f"labels.{name} is for engines that compare patches with words; {config.engine} does not")
+    for path in (run.store_path(split), run.store_path(TRAIN_SPLIT)):
+        was = PseudoLabelStore.open(path).provenance.get("engine", MASKCLIP)["name"] if is_begun(path) else None
+        if was not in (None, config.engine):
+            raise InputError(
+                f"{path} was made with engine {was}, not {config.engine}; delete it, or choose another OUT"
+            )
+    return spec
+
+
+def _begin_engine(run: Run, spec: "EngineSpec", dense: "DenseCLIP", part: tuple[int, int]) -> "Engine":
+    """The engine of the run, fitted first where it has to be. Raises InputError for what it lacks."""
+    from labelgen.engines.engine import Inputs
+    from labelgen.generate import read_words
+
+    config, state = run.config.labels, process_state()
     classes, _ = read_words(run.spec.classes, config)
     inputs = Inputs(dense, classes, config.batch, run.config, run.out / "engine")
     if spec.fit is not None:
+        from labelgen.training.processes import StoppedError
+
         if part[0] > 1 and not (inputs.folder / config.engine / "network").is_dir():
             raise InputError(f"{config.engine} is fitted first, by --shard 1/{part[1]}; begin the others after that")
-        samples = run.samples(TRAIN_SPLIT, with_tags=True)
-        with progress(0, f"fitting {config.engine}", "steps", shown=shown) as bar:
+        with state.main_process_first():  # the others find image-level labels derived
+            samples = run.samples(TRAIN_SPLIT, with_tags=True)
+        with progress(0, f"fitting {config.engine}", "steps", shown=state.is_main_process) as bar:
 
             def on_step(step: int, steps: int) -> None:
                 bar.total = steps
                 bar.update(step - bar.n)
 
-            spec.fit(inputs, samples, on_step)
-    return spec, spec.begin(inputs)
+            try:
+                spec.fit(inputs, samples, on_step)
+            except StoppedError as stop:
+                bar.write(f"{stop.message}; give the same command again to go on", file=sys.stderr)
+                raise
+    return spec.begin(inputs)
 
 
 def _provenance(run: Run, engine: "Engine") -> dict[str, Any]:
-    """What is to be said of the engine; stores of before there were others say nothing, and mean MaskCLIP."""
+    """What is to be said of the engine; of MaskCLIP nothing, as in stores of before there were others."""
     from labelgen.engines.table import settings_of
 
     name = run.config.labels.engine
-    if name == "maskclip":
+    if name == MASKCLIP["name"]:
         return {}
     settings = settings_of(run.config, name)
     return {"engine": {"name": name, "settings": settings, "weights_sha256": dict(engine.weights)}}

@@ -15,7 +15,7 @@ from pipeline.datasets.layouts import TRAIN_SPLIT
 from pipeline.progress import duration, say
 from pipeline.stages.estimates import seconds_per_step
 from pipeline.stages.inspection import contact_sheet
-from pipeline.stages.labels import make_labels
+from pipeline.stages.labels import gives_local_views, make_labels
 from pipeline.stages.reporting import report
 from pipeline.stages.run import Run, process_state
 from pipeline.stages.scoring import Scored, evaluate
@@ -27,6 +27,10 @@ FIRST = 6  # images of the first picture
 def run_all(run: Run, split: str, names: Sequence[str]) -> tuple[Scored, Path]:
     """Labels, the named students, scores on `split`, report; returns the scores and the path of the report."""
     configs = variants(run.config.train, names)
+    if any(config.views == "local" for config in configs.values()) and not gives_local_views(run):
+        raise InputError(
+            f"there are no local views of {run.config.labels.engine} to train on; take --students base,base+carb"
+        )
     scored_on = run.samples(split, with_truth=True)  # a missing split should not wait for the training
     samples = _with_truth_to_look_at(run)
     is_main = process_state().is_main_process
