@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from labelgen.label import label, prepare
 from pipeline.datasets.layouts import TRAIN_SPLIT
 from pipeline.stages.labels import load_dense
-from pipeline.stages.run import Run, process_state
+from pipeline.stages.run import Run, own_device
 from segtrain.model import build_student
 
 PARTS = 2  # images that a step is tried on: BatchNorm wants two
@@ -50,7 +50,7 @@ def estimate(run: Run) -> Times:
 
 def seconds_per_step(run: Run) -> float:
     """Forward and backward of a student on random pixels, for as many images as a step has."""
-    device, config, augment = process_state().device, run.config.train, run.config.augment
+    device, config, augment = own_device(), run.config.train, run.config.augment
     text_CD = _unit_vectors(len(run.spec.classes), 512)
     student = build_student(run.config.student, run.spec.classes, text_CD).to(device).train()
     image_B3HW = torch.randn(PARTS, 3, augment.crop_height, augment.crop_width, device=device)

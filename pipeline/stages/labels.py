@@ -17,7 +17,7 @@ from pipeline.datasets.layouts import TRAIN_SPLIT
 from pipeline.names import look_up
 from pipeline.progress import follow, progress
 from pipeline.stages.inspection import compare_views, views_panel
-from pipeline.stages.run import TINY_CLIP, TINY_CLIP_NAME, Run, process_state
+from pipeline.stages.run import TINY_CLIP, TINY_CLIP_NAME, Run, own_device, process_state
 
 if TYPE_CHECKING:
     import torch
@@ -189,7 +189,7 @@ def _load(run: Run) -> "DenseCLIP":
     from labelgen.generate import load_clip
 
     folder_or_id = TINY_CLIP if run.clip == TINY_CLIP_NAME else run.clip
-    return load_clip(folder_or_id, run.config.labels, process_state().device)
+    return load_clip(folder_or_id, run.config.labels, own_device())
 
 
 def _settle_dtype(run: Run, dense: "DenseCLIP", sample: Sample, split: str) -> None:

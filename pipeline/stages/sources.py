@@ -18,7 +18,7 @@ from labelgen.images import IMAGENET_MEAN, IMAGENET_STD, read_class_map, write_i
 from labelgen.samples import ClassSet, InputError, Sample
 from labelgen.store import MaskView, PseudoLabelStore
 from pipeline.datasets import DatasetSpec
-from pipeline.stages.run import process_state
+from pipeline.stages.run import own_device
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -98,7 +98,7 @@ def _model_source(spec: DatasetSpec, folder: Path, kept: Path) -> Source:
     from segtrain.predict import predict
 
     _require_imagenet(folder)
-    model = load_student(folder).to(process_state().device)
+    model = load_student(folder).to(own_device())
     labels = _labels(model)
     if len(labels) >= NONE:
         raise InputError(f"the model {folder} has {len(labels)} classes; class maps hold {NONE - 1} at most")
