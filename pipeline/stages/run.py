@@ -159,8 +159,8 @@ def process_state() -> "PartialState":
 def own_device() -> "torch.device":
     """The device of this process.
 
-    In a launch accelerate calls the CPU cpu:0. Weights that are moved there are copied, lie otherwise in memory, and their
-    products differ in the last bit from those of a process that was started alone.
+    In a launch accelerate calls the CPU cpu:0. Weights that are moved there are copied, lie otherwise in memory, and
+    their products differ in the last bit from those of a process that was started alone.
     """
     import torch
 
