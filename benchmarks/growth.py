@@ -65,7 +65,12 @@ class NoCLIP(SimpleNamespace):
 
 
 CLIP: Any = NoCLIP(
-    patch_px=PATCH, image_mean=(0, 0, 0), image_std=(1, 1, 1), model=SimpleNamespace(state_dict=lambda: {})
+    patch_px=PATCH,
+    image_mean=(0, 0, 0),
+    image_std=(1, 1, 1),
+    device=torch.device("cpu"),
+    dtype=torch.float32,
+    model=SimpleNamespace(state_dict=lambda: {}),
 )
 
 
