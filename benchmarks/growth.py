@@ -17,16 +17,17 @@ from functools import partial
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 from unittest.mock import patch
 
 import numpy as np
 import torch
 
 import labelgen.generate
+from labelgen.engines.engine import Engine
 from labelgen.generate import LabelConfig, generate, image_sizes
 from labelgen.images import write_png
-from labelgen.label import Prepared
+from labelgen.label import Asked, Prepared
 from labelgen.samples import Sample
 from labelgen.store import ImageLogits, LocalView, PseudoLabelStore
 from labelgen.training.order import Order
@@ -74,9 +75,26 @@ CLIP: Any = NoCLIP(
 )
 
 
-def labelled(samples: list[Sample], store: Path, part: int = 0, parts: int = 1) -> PseudoLabelStore:
+class NoEngine:
+    """An engine that says nothing at once, and knows when it was asked."""
+
+    patch_px, needs_labels = PATCH, False
+    weights: ClassVar[dict[str, str]] = {}
+
+    def __init__(self) -> None:
+        self.asked_at: list[float] = []
+
+    def ask(self, images: Sequence[Prepared], text_TD: torch.Tensor) -> Asked:
+        """Of no view."""
+        self.asked_at.append(time.perf_counter())
+        return Asked(images, iter(()))
+
+
+def labelled(
+    samples: list[Sample], store: Path, part: int = 0, parts: int = 1, engine: Engine | None = None
+) -> PseudoLabelStore:
     """`generate` without CLIP."""
-    return generate(samples, CAMVID_CLASSES, CLIP, store, CONFIG, about={}, part=part, parts=parts)
+    return generate(samples, CAMVID_CLASSES, CLIP, store, CONFIG, about={}, part=part, parts=parts, engine=engine)
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -98,19 +116,13 @@ def peak_gib() -> float:
 
 def overhead_ms(samples: list[Sample], store: Path) -> float:
     """From shard to shard, where images need no reading, logits no computing, and shards no writing."""
-    begun: list[float] = []
-
-    def label(prepared: list[Prepared], *_: object) -> list[list[object]]:
-        begun.append(time.perf_counter())
-        return [[] for _ in prepared]
-
+    engine = NoEngine()
     with (
-        patch.object(labelgen.generate, "prepare", lambda sample, *_: Prepared(sample["image_id"], IMAGE, [], [])),
-        patch.object(labelgen.generate, "label", label),
+        patch.object(labelgen.generate, "prepare", lambda sample, *_: Prepared(sample["image_id"], IMAGE, [], [], [])),
         patch.object(PseudoLabelStore, "write_shard"),
     ):
-        labelled(samples, store, parts=max(1, len(samples) // SHARD // 50))
-    return float(np.median(np.diff(begun))) * 1e3
+        labelled(samples, store, parts=max(1, len(samples) // SHARD // 50), engine=engine)
+    return float(np.median(np.diff(engine.asked_at))) * 1e3
 
 
 def real_shards(images: int) -> list[range]:
