@@ -25,7 +25,6 @@ from pipeline.runs import write_text
 from pipeline.suggestion import KEPT, Tree, as_toml, look, read_kept, suggest
 
 if TYPE_CHECKING:
-    import torch
     from accelerate import PartialState
 
 TINY_CLIP = Path(__file__).parent.parent / "toy" / "clip"
@@ -156,13 +155,13 @@ def process_state() -> "PartialState":
     return PartialState(cpu=not torch.accelerator.is_available())
 
 
-def own_device() -> "torch.device":
-    """The device of this process.
+def own_device() -> Any:
+    """The torch.device of this process (Any: transformers' models take it, but do not say so).
 
     In a launch accelerate calls the CPU cpu:0. Weights that are moved there are copied, lie otherwise in memory, and
     their products differ in the last bit from those of a process that was started alone.
     """
     import torch
 
-    device: torch.device = process_state().device
+    device = process_state().device
     return torch.device("cpu") if device.type == "cpu" else device
