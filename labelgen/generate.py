@@ -289,12 +289,16 @@ def _read_ahead(
 
 
 def _one_ahead(items: Iterable[T]) -> Iterator[T]:
-    """The same items, of which the next has been fetched when one is given."""
+    """The same items, of which the next has been fetched when one is given; an error waits until all before it are."""
     ahead: deque[T] = deque()
-    for item in items:
-        ahead.append(item)
-        if len(ahead) > 1:
-            yield ahead.popleft()
+    try:
+        for item in items:
+            ahead.append(item)
+            if len(ahead) > 1:
+                yield ahead.popleft()
+    except (InputError, OSError):
+        yield from ahead
+        raise
     yield from ahead
 
 

@@ -91,8 +91,6 @@ class TrainConfig:
             raise InputError("train.balance=fixed and train.fixed_weight=W belong together; the paper's best is 0.1")
         if not 0 <= self.gate[0] < self.gate[1] <= 1:
             raise InputError(f"train.gate must be two rising shares in [0, 1], got {self.gate}")
-        if self.correction and self.balance != "gated":
-            raise InputError("train.correction asks which classes are learned, which only train.balance=gated tells")
         for name in ("weight_floor", "teacher", "correction"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"train.{name} must be in [0, 1), got {getattr(self, name)}")
@@ -266,7 +264,7 @@ class Trainer:
 
         def carb_loss(regions: Regions, logits_BCHW: Tensor, judge_BCHW: Tensor | None) -> Tensor:
             loss = regions.loss(applied, over_all=over_all)
-            if not self.config.correction or self.class_balancer is None:
+            if not self.config.correction or self.class_balancer is None or self.class_balancer.gate is None:
                 return loss
             is_learned_C, confidence = self.class_balancer.learned_C == 1, self.config.correction
             return loss + regions.correction_loss(

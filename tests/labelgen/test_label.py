@@ -123,11 +123,11 @@ def test_a_gpu_has_all_of_the_work_before_the_first_result_is_waited_for(
     dense: DenseCLIP, text_TD: torch.Tensor, images: list[Prepared], batches: list[int], pinned: list[bool]
 ) -> None:
     labeller = Labeller(dense, batch=8)
-    in_turns = labeller.ask(images).logits()
+    in_turns = labeller.ask(images, text_TD).logits()
     assert pinned == [False] * 3
     pinned.clear(), batches.clear()
     labeller.on_gpu = True
-    asked = labeller.ask(images)
+    asked = labeller.ask(images, text_TD)
     assert (batches, Event.waited_for) == ([3, 8, 1], 0)
     logits = asked.logits()
     assert (batches, Event.waited_for) == ([3, 8, 1], 3)
