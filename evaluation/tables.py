@@ -27,7 +27,7 @@ def markdown_by_class(rows: Rows, names: Sequence[str]) -> str:
     kinds = ("iou", "precision", "recall")
     header = [column for title in rows for column in (f"{title} IoU", "precision", "recall")]
     lines = {name: [scores[kind][name] for scores in rows.values() for kind in kinds] for name in names}
-    lines["mean"] = [_mean(scores[kind].values()) for scores in rows.values() for kind in kinds]
+    lines["mean"] = [mean_score(scores[kind].values()) for scores in rows.values() for kind in kinds]
     return markdown(header, lines)
 
 
@@ -39,13 +39,14 @@ def csv_table(rows: Rows, names: Sequence[str]) -> str:
     for title, scores in rows.items():
         for name in names:
             writer.writerow([title, name, *(scores[kind][name] for kind in KINDS)])
-        means = {kind: _mean(scores[kind].values()) for kind in KINDS}
+        means = {kind: mean_score(scores[kind].values()) for kind in KINDS}
         means |= {"iou": scores["miou"], "boundary_iou": scores["boundary_miou"]}  # of values that were not rounded
         writer.writerow([title, "mean", *means.values()])
     return text.getvalue()
 
 
-def _mean(values: Iterable[float | None]) -> float | None:
+def mean_score(values: Iterable[float | None]) -> float | None:
+    """Of percentages, without those that have no value; None where none has."""
     known = [value for value in values if value is not None]
     return round(sum(known) / len(known), 2) if known else None
 

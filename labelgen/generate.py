@@ -142,9 +142,8 @@ def generate(
         store.write_shard(rows, [_image_logits(image, maps, store, config) for image, maps in seen])
 
     # Reading the next shards and writing the last one overlap with CLIP; a GPU has been asked for one shard more.
-    threads = config.readers or (
-        None if dense.device.type == "cuda" else CPU_READERS
-    )  # None: as many as cores, and some
+    fitting = None if dense.device.type == "cuda" else CPU_READERS  # None: as many as cores, and some
+    threads = config.readers or fitting
     with ThreadPoolExecutor(threads) as readers, ThreadPoolExecutor(1) as writer:
         writing: Future[None] | None = None
         shards = ([samples[row] for row in rows] for rows in todo)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from evaluation.tables import markdown
+from evaluation.tables import markdown, mean_score
 from labelgen.engines.table import ENGINES
 from labelgen.samples import InputError, Sample
 from labelgen.store import PseudoLabelStore
@@ -114,12 +114,8 @@ def _label_scores(run: Run, split: str, samples: Sequence[Sample], *, shown: boo
     with progress(len(samples), f"scoring {run.config.labels.engine} on {split}", "images", shown=shown) as bar:
         tallies, _ = score_labels(run.spec, samples, store, bar.update)
     scores = tallies[store.mask_views[-1]].as_dict(store.class_names)
-    return {"miou": scores["miou"], "precision": _mean(scores["precision"]), "recall": _mean(scores["recall"])}
-
-
-def _mean(by_class: Mapping[str, float | None]) -> float | None:
-    known = [value for value in by_class.values() if value is not None]
-    return round(sum(known) / len(known), 2) if known else None
+    means = {kind: mean_score(scores[kind].values()) for kind in ("precision", "recall")}
+    return {"miou": scores["miou"]} | means
 
 
 def _trainable(run: Run, name: str) -> str:
