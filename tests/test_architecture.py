@@ -15,7 +15,7 @@ ALLOWED = {
 # Inside a package, and inside each of its wings, a file imports only files that stand before it.
 ORDER = {
     "labelgen": [
-        *("samples", "images", "prompts", "refine", "maskclip", "views"),
+        *("samples", "images", "points", "prompts", "refine", "maskclip", "views"),
         *("codec", "chunks", "layout", "store", "verify", "label", "backbones", "training", "engines", "generate"),
         "probe",
     ],
@@ -99,6 +99,6 @@ def test_every_wing_has_an_order() -> None:
 
 
 def test_the_store_needs_no_torch() -> None:
-    for name in ("samples", "images", "prompts", "views", "codec", "chunks", "layout", "store", "verify"):
+    for name in ("samples", "images", "points", "prompts", "views", "codec", "chunks", "layout", "store", "verify"):
         heavy = {"torch", "transformers"} & {m.split(".")[0] for m in imports(ROOT / "labelgen" / f"{name}.py")}
         assert not heavy, name

@@ -1,0 +1,70 @@
+"""One labelled pixel per class: the file that holds them, and where they are in a split."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from labelgen.images import image_size
+from labelgen.samples import ClassSet, InputError, Sample
+
+COLUMNS = ("image", "x", "y", "class")
+
+
+class Point(NamedTuple):
+    """A pixel whose class is known: of the image as it lies on the disk, x to the right and y down, from 0."""
+
+    image: str  # its id, or its file's name
+    x: int
+    y: int
+    train_id: int
+
+
+def read_points(path: str | Path, classes: ClassSet) -> list[Point]:
+    """The labelled pixels of a CSV file that begins with the line `image,x,y,class`; a class may have several.
+
+    Raises InputError for a broken file, an unknown class, and a pixel that stands there twice.
+    """
+    try:
+        with Path(path).open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            if not set(COLUMNS) <= set(reader.fieldnames or ()):
+                raise InputError(f"{path} must begin with the line '{','.join(COLUMNS)}'")
+            points = [_point(f"{path}, line {reader.line_num}", row, classes) for row in reader]
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise InputError(f"no points file {path}; 'carbseg points page' helps to make one") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text; save it as UTF-8") from error
+    if not points:
+        raise InputError(f"{path} holds no point; give one line a class, such as a.jpg,120,80,{classes.names[0]}")
+    pixels = [point[:3] for point in points]
+    twice = next((point for point in points if pixels.count(point[:3]) > 1), None)
+    if twice is not None:
+        raise InputError(f"{path} names pixel ({twice.x}, {twice.y}) of {twice.image} twice; keep one of the two lines")
+    return points
+
+
+def _point(where: str, row: dict[str, str | None], classes: ClassSet) -> Point:
+    image, x, y, name = ((row[column] or "").strip() for column in COLUMNS)
+    if not (image and x.isdecimal() and y.isdecimal()):
+        raise InputError(f"{where}: an image and its pixel's x and y, from 0, are needed, got {image!r}, {x!r}, {y!r}")
+    if name not in classes.names:
+        raise InputError(f"{where}: unknown class {name!r}; known: {', '.join(classes.names)}")
+    return Point(image, int(x), int(y), classes.names.index(name))
+
+
+def locate(points: Sequence[Point], samples: Sequence[Sample]) -> dict[str, list[Point]]:
+    """The points of each image, by image id. Raises InputError for an unknown image and a pixel outside of it."""
+    by_name = {name: sample for sample in samples for name in (sample["image_id"], Path(sample["image_path"]).name)}
+    found: dict[str, list[Point]] = {}
+    for point in points:
+        sample = by_name.get(point.image)
+        if sample is None:
+            raise InputError(f"a point is in {point.image!r}, but the split has no such image; correct the name")
+        height, width = image_size(sample["image_path"])
+        if not (point.x < width and point.y < height):
+            raise InputError(
+                f"point ({point.x}, {point.y}) is outside of {point.image}, which has {width} x {height} pixels"
+            )
+        found.setdefault(sample["image_id"], []).append(point)
+    return found
