@@ -275,5 +275,6 @@ ENGINE = EngineSpec(
     cost="fitting after cam's, with two passes of CLIP for each image and class; then as cam",
     settings=ClimsConfig,
     fit=fit_for,
+    fitted_on="cam",
     begin=lambda inputs: FittedEngine(inputs.folder / "clims", inputs.settings.clims, inputs.dense.device),
 )

@@ -61,7 +61,7 @@ class EngineSpec:
     is_dense: it compares any view with any text, as MaskCLIP does: local views, single sentences (labels.per_prompt)
     and 8 bits in the store suit it. Others see whole images and their classes. begin: raises InputError for weights
     that are not at hand. fit: for engines that first learn from the training split's image-level labels; done when it
-    returns, and goes on where it was cut.
+    returns, and goes on where it was cut. fitted_on: the engine whose fitted network this one's fit starts from.
     """
 
     about: str
@@ -71,6 +71,7 @@ class EngineSpec:
     settings: type | None = None
     is_dense: bool = False
     fit: Callable[[Inputs, Sequence[Sample], OnStep], object] | None = None
+    fitted_on: str = ""
 
 
 def ask_each(images: Sequence[Prepared], maps_of: Callable[[Prepared, int], NDArray[np.float32]]) -> Asked:

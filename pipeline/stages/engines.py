@@ -5,6 +5,7 @@ OUT/engines.json, .md        the table
 """
 
 import json
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.tables import markdown, mean_score
+from labelgen.engines.fit import NETWORK
 from labelgen.engines.table import ENGINES
 from labelgen.samples import InputError, Sample
 from labelgen.store import PseudoLabelStore
+from labelgen.training.checkpoints import whole_folder
 from pipeline.datasets.layouts import TRAIN_SPLIT
 from pipeline.names import look_up
 from pipeline.progress import progress
@@ -45,6 +48,7 @@ def compare_engines(run: Run, split: str, engines: Sequence[str], students: Sequ
     is_main, rows = process_state().is_main_process, dict[str, Any]()
     for engine in engines:
         own = of_engine(run, engine)
+        _hand_on(run, engine)
         for name in truth:
             _timed_labels(own, name)
         labels = {name: _label_scores(own, name, samples, shown=is_main) for name, samples in truth.items()}
@@ -69,6 +73,18 @@ def of_engine(run: Run, engine: str) -> Run:
     out = run.out / engine
     config = replace(run.config, labels=replace(run.config.labels, engine=engine))
     return replace(run, out=out, stores=str(out / "labels"), config=config)
+
+
+def _hand_on(run: Run, engine: str) -> None:
+    """Give an engine the network that it starts from, where that was fitted for its own row."""
+    before = ENGINES[engine].fitted_on
+    place = Path("engine") / before / NETWORK
+    there, here = run.out / before / place, run.out / engine / place
+    if before and process_state().is_main_process and there.is_dir() and not here.is_dir():
+        here.parent.mkdir(parents=True, exist_ok=True)
+        with whole_folder(here) as partial:
+            shutil.copytree(there, partial)
+    process_state().wait_for_everyone()
 
 
 def as_markdown(result: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from labelgen.engines import fit
 from labelgen.engines.engine import EngineSpec, ask_each
 from labelgen.engines.table import ENGINES
 from labelgen.label import Asked, Prepared
@@ -354,3 +356,19 @@ def test_engines_are_compared_in_one_table_that_is_made_once(
     assert len(made) > 2
     assert carbseg(*comparison(toy, tmp_path)).stdout == said.replace(str(compared), str(tmp_path))
     assert [path.stat().st_mtime_ns for path in made] == stamps
+
+
+def test_a_network_that_two_engines_need_is_fitted_once(
+    toy: tuple[object, ...], others: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitted, run = list[str](), fit._run
+
+    def counted(*arguments: Any) -> Any:
+        fitted.append(next(value.section for value in arguments if isinstance(value, fit.FitConfig)))
+        return run(*arguments)
+
+    monkeypatch.setattr(fit, "_run", counted)
+    shutil.copytree(others / "cam", tmp_path / "cam")
+    carbseg("engines", "compare", *toy, "--engines", "cam,clims", "--students", "", "--out", tmp_path)
+    assert fitted == ["clims"]
+    assert contents(tmp_path / "clims" / "engine" / "cam") == contents(others / "cam" / "engine" / "cam")
