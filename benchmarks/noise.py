@@ -1,6 +1,6 @@
-"""When does CARB pay? Pseudo-labels made from truth by known noise; small students without CARB, with it, gated.
+"""When does CARB pay? Pseudo-labels made from truth by known noise; small students by plain cross-entropy and by CARB.
 
-Draws toy scenes of 80 x 160 pixels, spoils their truth in one way and to one degree at a time, and trains three
+Draws toy scenes of 80 x 160 pixels, spoils their truth in one way and to one degree at a time, and trains four
 students on each, which part where CARB sets in. Prints Markdown and writes a plot. Run by `make noise`; what it found
 is in docs/noise.md.
 
@@ -46,7 +46,8 @@ CLASSES = len(CAMVID_CLASSES)
 SCENES = {"train": 400, "val": 80}
 DIAGNOSED = 100  # training scenes that are held against truth
 STEPS, WARMUP, BATCH, QUEUE = 720, 400, 8, 40
-METHODS = ("base", "carb", "gated")
+METHODS = ("base", "carb", "gated", "corrected")
+CONFIDENCE = 0.8  # train.correction of the last
 CLEAN = "none"  # the kind of noise that leaves truth as it is
 
 
@@ -82,9 +83,14 @@ class Loss:
             return warmup_loss(logits_BCHW, pseudo_BHW)
         regions = find_regions(logits_BCHW, pseudo_BHW, is_present_BC)
         weight = self.balancer.update(regions.means())
+        if self.method == "carb":
+            return regions.loss(weight)
+        loss = regions.loss(self.class_balancer.update(regions.by_class(CLASSES), weight))
         if self.method == "gated":
-            weight = self.class_balancer.update(regions.by_class(CLASSES), weight)
-        return regions.loss(weight)
+            return loss
+        return loss + regions.correction_loss(
+            logits_BCHW, is_present_BC, self.class_balancer.learned_C == 1, CONFIDENCE
+        )
 
 
 class Learner(NamedTuple):
@@ -266,13 +272,13 @@ def classes_table(lines: Sequence[Line]) -> str:
 
 
 def plot(lines: Sequence[Line], path: Path) -> None:
-    """Over the rate: what share of both regions is right when CARB sets in, and what both forms gain over base."""
+    """Over the rate: what share of both regions is right when CARB sets in, and what its forms gain over base."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, 3, figsize=(12, 3.4), layout="constrained")
+    figure, axes = plt.subplots(1, len(METHODS), figsize=(4 * len(METHODS), 3.4), layout="constrained")
     shares = {"consistent": ("right_consistent", "-"), "inconsistent": ("right_inconsistent", "--")}
     for kind, colour in zip(KINDS, ("#2f6fb5", "#e65a28", "#9a4fb0", "#3ca05a", "#444444"), strict=True):
         mine = [line for line in lines if line.kind == kind]
@@ -292,9 +298,9 @@ def plot(lines: Sequence[Line], path: Path) -> None:
     axes[0].set(title="right pseudo-labels (%)\nconsistent (solid), inconsistent (dashed)", ylim=(0, 102))
     low = min(min(line.gains[m]) for line in lines for m in METHODS[1:]) - 1
     high = max(max(line.gains[m]) for line in lines for m in METHODS[1:]) + 1
-    for axis, title in zip(axes[1:], ("CARB - base", "gated - base"), strict=True):
+    for axis, title in zip(axes[1:], METHODS[1:], strict=True):
         axis.axhline(0, color="#999999", linewidth=0.8, zorder=0)
-        axis.set(title=f"mIoU, {title} (points)\nmean and each seed", ylim=(low, high))
+        axis.set(title=f"mIoU, {title} - base (points)\nmean and each seed", ylim=(low, high))
     for axis in axes:
         axis.set(xlabel="rate of the noise (%)", xticks=sorted({100 * line.rate for line in lines}))
     figure.legend(loc="outside right center", frameon=False)
