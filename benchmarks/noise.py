@@ -37,8 +37,8 @@ from pipeline.datasets.classes import CAMVID_CLASSES
 from pipeline.progress import progress
 from pipeline.toy.scenes import driving_scene
 from segtrain.carb import ClassBalancer, RegionBalancer, find_regions, warmup_loss
+from segtrain.config import TrainConfig
 from segtrain.model import StudentConfig, build_student
-from segtrain.trainer import TrainConfig
 
 Shares = Mapping[str, float | None]  # of region_shares
 HEIGHT, WIDTH = 80, 160

@@ -43,10 +43,11 @@ from pipeline.datasets.classes import CAMVID_CLASSES
 from pipeline.toy.scenes import driving_scene
 from segtrain.augment import AugmentConfig
 from segtrain.batch import augment
+from segtrain.config import TrainConfig
 from segtrain.data import PseudoLabelledImages, Views, batches, each
 from segtrain.model import StudentConfig, build_student
 from segtrain.online import OnlineLabels
-from segtrain.trainer import TrainConfig, Trainer
+from segtrain.trainer import Trainer
 
 CLASSES = len(CAMVID_CLASSES)
 WARM_UP = 2  # steps

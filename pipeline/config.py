@@ -16,8 +16,8 @@ from labelgen.samples import InputError
 from pipeline.datasets.tags import TagConfig
 from pipeline.names import look_up
 from segtrain.augment import AugmentConfig
+from segtrain.config import TrainConfig
 from segtrain.model import StudentConfig
-from segtrain.trainer import TrainConfig
 
 PRESETS = Path(__file__).parent / "presets"
 SHORT = {("labels", "proxy"): ("proxyclip", "proxy")}  # other names of settings

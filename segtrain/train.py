@@ -23,10 +23,11 @@ from labelgen.training.processes import StoppedError, asking, make_accelerator, 
 from labelgen.views import ViewConfig
 from segtrain.augment import AugmentConfig
 from segtrain.batch import augment as augment_batch
+from segtrain.config import TrainConfig
 from segtrain.data import PseudoLabelledImages, batches, each
 from segtrain.model import StudentConfig, build_student
 from segtrain.online import OnlineLabels
-from segtrain.trainer import LOG_EVERY, NonFiniteLossError, StepResult, TrainConfig, Trainer
+from segtrain.trainer import LOG_EVERY, NonFiniteLossError, StepResult, Trainer
 
 T = TypeVar("T")
 

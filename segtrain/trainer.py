@@ -1,4 +1,4 @@
-"""One training step: warm-up on plain cross-entropy, then CARB; and checkpoints that a cut run goes on from.
+"""One training step, and checkpoints that a cut run goes on from.
 
 A step hands its work to the device and waits for nothing. Its numbers stay there until somebody reads them, and whether
 its loss was finite is asked one step later.
@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -25,92 +25,10 @@ from labelgen.samples import InputError
 from labelgen.training.checkpoints import read_checkpoint, write_checkpoint
 from labelgen.training.schedule import poly_learning_rate
 from segtrain.batch import TrainBatch
-from segtrain.carb import ClassBalancer, ClassLosses, RegionBalancer, RegionLosses, Regions, find_regions, warmup_loss
-from segtrain.data import Views
+from segtrain.config import TrainConfig
+from segtrain.objective import Objective, StepLoss
 
 LOG_EVERY = 10  # steps whose results are read, which waits for the device
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """How the student is trained (CARB, "Implementation Detail")."""
-
-    # base: cached global pseudo-labels; local: cached local views too; dual: CLIP makes both anew for each crop;
-    # truth: pixel labels, the upper bound that the method does without
-    views: Views = "local"
-    local_loss: Literal["slice", "crop"] = "slice"  # on the crop's logits in the view's box (CARB), or the view alone
-    carb: bool = True  # False: plain cross-entropy to the end
-    # weight w of the inconsistent region: adaptive (CARB); fixed (CARB, Fig. 6b); class-wise: one of each class's own;
-    # gated: that until the student has learned the class, then CARB's (see ClassBalancer)
-    balance: Literal["adaptive", "fixed", "class-wise", "gated"] = "adaptive"
-    fixed_weight: float | None = None  # of balance=fixed
-    gate: tuple[float, float] = (
-        0.3,
-        0.6,
-    )  # of balance=gated: consistent shares where a class begins and ends to switch
-    # of balance=gated: confidence in 0..1 above which the student's own prediction is a target, too, where it disagrees
-    # with a pseudo-label and has learned both classes (see Regions.correction_loss); 0 = off
-    correction: float = 0.0
-    weight_floor: float = 0.0  # no weight falls below this
-    teacher: float = 0.0  # momentum of a mean teacher that predicts S in the student's place; 0 = the student itself
-    queue: int = 5  # steps that the weights look back
-    coefficient: float = 1.0  # the adaptive weight is multiplied by this
-    region_mean: Literal["region", "all"] = "region"  # losses are means over their own region (CARB), or all pixels
-    filter_labels: bool = True  # False: classes that the image does not show may be pseudo-labels, too
-    steps: int = 30_000
-    warmup_steps: int = 16_000  # plain cross-entropy before CARB
-    batch: int = 8  # images a step, over all processes
-    accumulate: int = 1  # parts that a step's batch is cut into, to save memory; each counts in the queues
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    learning_rate: float = 0.005
-    min_learning_rate: float = 1e-4
-    weight_decay: float = 5e-4
-    poly_power: float = 0.9
-    ramp_steps: int = 0  # linear ramp of the learning rate
-    loss_stride: int = 1  # the loss looks at every n-th pixel
-    mixed_precision: Literal["auto", "no", "bf16", "fp16"] = "auto"  # auto: bf16 on GPUs that have it
-    compile: bool = False  # torch.compile the student: minutes at the start
-    checkpoint_every: int = 500
-    keep: int = 2  # checkpoints
-    validate_every: int = 0  # steps between scores on the val split, which keep the best student; 0 = never
-    # steps between looks at how right the pseudo-labels of both regions are, where there is truth; 0 = never
-    diagnose_every: int = 500
-    workers: int = 2  # loader processes; 0 loads in the training process
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.views not in ("base", "local", "dual", "truth"):
-            raise InputError(f"train.views must be base, local, dual or truth, got {self.views!r}")
-        if self.views == "truth" and self.carb:
-            raise InputError("train.views = truth has no noise to balance: set train.carb=false")
-        if self.optimizer not in ("sgd", "adamw"):
-            raise InputError(f"train.optimizer must be sgd or adamw, got {self.optimizer!r}")
-        if self.balance not in ("adaptive", "fixed", "class-wise", "gated"):
-            raise InputError(f"train.balance must be adaptive, fixed, class-wise or gated, got {self.balance!r}")
-        if (self.balance == "fixed") != (self.fixed_weight is not None):
-            raise InputError("train.balance=fixed and train.fixed_weight=W belong together; the paper's best is 0.1")
-        if not 0 <= self.gate[0] < self.gate[1] <= 1:
-            raise InputError(f"train.gate must be two rising shares in [0, 1], got {self.gate}")
-        for name in ("weight_floor", "teacher", "correction"):
-            if not 0 <= getattr(self, name) < 1:
-                raise InputError(f"train.{name} must be in [0, 1), got {getattr(self, name)}")
-        for name in ("steps", "batch", "accumulate", "queue", "loss_stride", "checkpoint_every", "keep"):
-            if getattr(self, name) < 1:
-                raise InputError(f"train.{name} must be at least 1, got {getattr(self, name)}")
-        # "not >=" refuses NaN as well
-        for name in (
-            *("warmup_steps", "validate_every", "diagnose_every", "workers"),
-            *("min_learning_rate", "weight_decay", "ramp_steps"),
-        ):
-            if not getattr(self, name) >= 0:
-                raise InputError(f"train.{name} must not be negative, got {getattr(self, name)}")
-        if not 0 < self.learning_rate < math.inf:
-            raise InputError(f"train.learning_rate must be a positive number, got {self.learning_rate}")
-        if self.carb and self.warmup_steps >= self.steps:
-            raise InputError(
-                f"CARB would never set in: train.warmup_steps ({self.warmup_steps}) must be below train.steps "
-                f"({self.steps}), or train.carb=false"
-            )
 
 
 class NonFiniteLossError(InputError):
@@ -149,17 +67,8 @@ class StepResult:
         return replace(self, **{name: some if tensors[name].ndim else some[0] for name, some in numbers.items()})
 
 
-class StepLoss(NamedTuple):
-    """The loss of a step; in the CARB stage also the global view's regions, w, and the weights of single classes."""
-
-    loss: Tensor
-    regions: RegionLosses | None = None
-    weight: Tensor | None = None
-    class_weights_C: Tensor | None = None
-
-
 class Trainer:
-    """Everything that changes from step to step: the student, the optimizer, the loss queues and the step."""
+    """Everything that changes from step to step: the student, the optimizer, the objective's queues and the step."""
 
     def __init__(
         self,
@@ -170,10 +79,7 @@ class Trainer:
     ) -> None:
         self.config, self.accelerator = config, accelerator
         self.made_with = made_with or {}  # all that a resumed run must have in common with this one
-        self.balancer = RegionBalancer(config.queue, config.coefficient)
-        self.class_balancer: ClassBalancer | None = None
-        if config.balance in ("class-wise", "gated"):
-            self.class_balancer = ClassBalancer(config.queue, config.gate if config.balance == "gated" else None)
+        self.objective = Objective(config, self._over_processes)
         self.teacher: AveragedModel | None = None
         if config.teacher:
             average = get_ema_multi_avg_fn(config.teacher)  # type: ignore[no-untyped-call]
@@ -241,54 +147,16 @@ class Trainer:
         if last is not None and not math.isfinite(value := last.read()):
             raise NonFiniteLossError(value, last.step)
 
-    def loss(self, batch: TrainBatch) -> "StepLoss":
+    def loss(self, batch: TrainBatch) -> StepLoss:
         """The loss of this step."""
         logits_BCHW = self._logits(batch.image_B3HW, batch.global_pseudo_BHW)
         local_BCHW = logits_BCHW
-        use_local = self.config.views in ("local", "dual")
         if batch.local_image_B3HW is not None:
             with _statistics_kept(self.student):
                 local_BCHW = self._logits(batch.local_image_B3HW, batch.local_pseudo_BHW)
         if not self.config.carb or self.step < self.config.warmup_steps:
-            loss = warmup_loss(logits_BCHW, batch.global_pseudo_BHW)
-            if use_local:
-                loss = loss + warmup_loss(local_BCHW, batch.local_pseudo_BHW)
-            return StepLoss(loss)
-        over_all, is_present_BC = self.config.region_mean == "all", batch.is_present_BC
-        judge_BCHW = self._judged(batch)
-        g = find_regions(logits_BCHW, batch.global_pseudo_BHW, is_present_BC, judge_BCHW=judge_BCHW)
-        means = g.means(over_all=over_all)
-        # measured on the global view, used for both (CARB, "Adaptive Region Balancing")
-        weight, class_weights_C = self._weights(g, means, logits_BCHW.shape[1])
-        applied = weight if class_weights_C is None else class_weights_C
-
-        def carb_loss(regions: Regions, logits_BCHW: Tensor, judge_BCHW: Tensor | None) -> Tensor:
-            loss = regions.loss(applied, over_all=over_all)
-            if not self.config.correction or self.class_balancer is None or self.class_balancer.gate is None:
-                return loss
-            is_learned_C, confidence = self.class_balancer.learned_C == 1, self.config.correction
-            return loss + regions.correction_loss(
-                logits_BCHW, is_present_BC, is_learned_C, confidence, judge_BCHW=judge_BCHW, over_all=over_all
-            )
-
-        loss = carb_loss(g, logits_BCHW, judge_BCHW)
-        if use_local:
-            judge_BCHW = judge_BCHW if batch.local_image_B3HW is None else None
-            l = find_regions(local_BCHW, batch.local_pseudo_BHW, is_present_BC, judge_BCHW=judge_BCHW)  # noqa: E741
-            loss = loss + carb_loss(l, local_BCHW, judge_BCHW)
-        return StepLoss(loss, RegionLosses(*(value.detach() for value in means)), weight, class_weights_C)
-
-    def _weights(self, regions: Regions, means: RegionLosses, classes: int) -> tuple[Tensor, Tensor | None]:
-        """The weight w of the inconsistent region, and those of its classes where each has its own."""
-        w = self.balancer.update(RegionLosses(*self._over_processes(torch.stack(means).detach())))
-        if self.config.fixed_weight is not None:
-            w = torch.full_like(w, self.config.fixed_weight)
-        w = w.clamp(min=self.config.weight_floor)
-        if self.class_balancer is None:
-            return w, None
-        sums_4C = torch.stack(regions.by_class(classes))
-        weights_C = self.class_balancer.update(ClassLosses(*self._over_processes(sums_4C)), w)
-        return w, weights_C.clamp(min=self.config.weight_floor)
+            return self.objective.warmup(batch, logits_BCHW, local_BCHW)
+        return self.objective.carb(batch, logits_BCHW, local_BCHW, self._judged(batch))
 
     def _judged(self, batch: TrainBatch) -> Tensor | None:
         """The mean teacher's logits, if there is one."""
@@ -314,13 +182,11 @@ class Trainer:
         state = {
             "student": self.accelerator.unwrap_model(self.student).state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "balancer": self.balancer.state_dict(),
-            "class_balancer": None if self.class_balancer is None else self.class_balancer.state_dict(),
             "teacher": None if self.teacher is None else self.teacher.state_dict(),
             "best": self.best,
             "scaler": None if self.accelerator.scaler is None else self.accelerator.scaler.state_dict(),
             "made_with": self.made_with,
-        }
+        } | self.objective.state_dict()
         write_checkpoint(folder, self.step, state, self.config.keep)
 
     def resume(self, folder: Path) -> None:
@@ -330,9 +196,7 @@ class Trainer:
             return
         self.accelerator.unwrap_model(self.student).load_state_dict(state["student"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.balancer.load_state_dict(state["balancer"])
-        if self.class_balancer is not None:
-            self.class_balancer.load_state_dict(state["class_balancer"])
+        self.objective.load_state_dict(state)
         if self.teacher is not None:
             self.teacher.load_state_dict(state["teacher"])
         if self.accelerator.scaler is not None and state["scaler"] is not None:

@@ -25,7 +25,7 @@ ORDER = {
         *("regions", "overlay", "plots", "report"),
     ],
     "segtrain": [
-        *("carb", "augment", "data", "batch", "online", "model", "trainer", "train"),
+        *("carb", "augment", "data", "config", "batch", "objective", "online", "model", "trainer", "train"),
         *("predict", "relabel", "export"),
     ],
     "pipeline": [

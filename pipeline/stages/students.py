@@ -29,7 +29,8 @@ from pipeline.stages.run import Run
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from segtrain.trainer import StepResult, TrainConfig
+    from segtrain.config import TrainConfig
+    from segtrain.trainer import StepResult
 
 PAPER: "dict[str, Any]" = {"carb": True, "balance": "adaptive", "fixed_weight": None, "correction": 0.0}
 GATED = PAPER | {"balance": "gated"}

@@ -24,11 +24,12 @@ from labelgen.views import ViewConfig
 from pipeline.datasets import DATASETS
 from segtrain.augment import AugmentConfig
 from segtrain.batch import TrainBatch, augment
+from segtrain.config import TrainConfig
 from segtrain.data import PseudoLabelledImages, RawBatch, Views, batches, collate, each
 from segtrain.model import StudentConfig, build_student
 from segtrain.online import OnlineLabels
 from segtrain.train import train
-from segtrain.trainer import LOG_EVERY, StepResult, TrainConfig, Trainer, memory_format
+from segtrain.trainer import LOG_EVERY, StepResult, Trainer, memory_format
 
 AUGMENT = AugmentConfig(crop_height=64, crop_width=96, scales=(0.5, 1.0))
 STUDENT = StudentConfig(width=4, aspp_channels=8)
