@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from labelgen.images import read_image
-from labelgen.points import locate, parse_points
+from labelgen.points import Point, locate, parse_points
 from labelgen.samples import IGNORE_INDEX, InputError, Sample
 from pipeline.datasets.layouts import TRAIN_SPLIT, Item
 from pipeline.datasets.registry import DatasetSpec
@@ -224,23 +224,20 @@ def _about_points(spec: DatasetSpec, samples: Sequence[Sample], file: str | Path
         lines = parse_points(file, spec.classes)
     except InputError as error:
         return [Finding("error", str(error), "give a points file, or leave --points out")]
-    wrong: list[str] = []
+    wrong = [str(line) for line in lines if isinstance(line, InputError)]
     pixels = Counter[tuple[str, int, int]]()
-    without = dict.fromkeys(spec.classes.names)
-    for line in lines:
-        if isinstance(line, InputError):
-            wrong.append(str(line))
-            continue
+    forgotten = dict.fromkeys(spec.classes.names)
+    for point in (line for line in lines if isinstance(line, Point)):
         try:
-            (image_id,) = locate([line], samples)
+            (image_id,) = locate([point], samples)
         except InputError as error:
             wrong.append(f"{file}: {error}")
-            continue
-        pixels[image_id, line.x, line.y] += 1
-        without.pop(spec.classes.names[line.train_id], None)
+        else:
+            pixels[image_id, point.x, point.y] += 1
+            forgotten.pop(spec.classes.names[point.train_id], None)
     wrong += [f"{file} names pixel ({x}, {y}) of {i} {n} times" for (i, x, y), n in pixels.items() if n > 1]
     findings = [Finding("error", what, "correct the line, or remove it") for what in wrong]
-    if without:
-        hint = "nothing will be labelled so: give each class a line, 'carbseg points page' helps"
-        findings.append(Finding("warning", f"{file} has no point for {', '.join(without)}", hint))
+    if forgotten:
+        hint = "no pixel will be labelled so: give each class a line; 'carbseg points page' helps"
+        findings.append(Finding("warning", f"{file} has no point for {', '.join(forgotten)}", hint))
     return findings

@@ -20,7 +20,9 @@ function refresh() {
   drawAll();
 }
 
-function inWords(list) { return list.length > 6 ? `${list.slice(0, 5).join(", ")} and ${list.length - 5} more` : list.join(", "); }
+function inWords(list) {
+  return list.length > 6 ? `${list.slice(0, 5).join(", ")} and ${list.length - 5} more` : list.join(", ");
+}
 
 function tellPlace() {
   byId("readout").textContent = `${names[state.trainId]} · x ${state.x}, y ${state.y}`;

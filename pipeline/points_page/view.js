@@ -89,7 +89,7 @@ function drawAll() {
 
 function drawView({ width, height }, picture) {
   const context = contextOf(byId("view")), { scale, left, top } = view;
-  context.imageSmoothingEnabled = scale * width < 3 * picture.naturalWidth;
+  context.imageSmoothingEnabled = scale * width < 6 * picture.naturalWidth;
   context.drawImage(picture, -scale * left, -scale * top, scale * width, scale * height);
   const at = (x, y) => [scale * (x + 0.5 - left), scale * (y + 0.5 - top)];
   drawCrossHair(context, ...at(state.x, state.y));
@@ -109,27 +109,25 @@ function drawPoint(context, { trainId }, x, y) {
   const isChosen = trainId === state.trainId, ring = new Path2D();
   ring.arc(x, y, isChosen ? 8 : 6, 0, 2 * Math.PI);
   context.lineWidth = isChosen ? 7 : 5;
-  context.strokeStyle = "#000";
-  context.stroke(ring);
-  context.lineWidth -= 2;
-  context.strokeStyle = "#fff";
-  context.stroke(ring);
-  context.lineWidth -= 2;
-  context.strokeStyle = rgb(palette[trainId]);
-  context.stroke(ring);
+  for (const colour of ["#000", "#fff", rgb(palette[trainId])]) { // to be seen on every picture
+    context.strokeStyle = colour;
+    context.stroke(ring);
+    context.lineWidth -= 2;
+  }
   context.font = `${isChosen ? "600 " : ""}12px system-ui, sans-serif`;
   context.lineWidth = 3;
   context.strokeStyle = "#000c";
   context.fillStyle = "#fff";
   const text = names[trainId].length > 24 ? `${names[trainId].slice(0, 23)}…` : names[trainId];
   const isLeft = x + 14 + context.measureText(text).width > byId("view").clientWidth;
+  const place = [text, x + (isLeft ? -13 : 13), y];
   context.textAlign = isLeft ? "right" : "left";
   context.textBaseline = "middle";
-  context.strokeText(text, x + (isLeft ? -13 : 13), y);
-  context.fillText(text, x + (isLeft ? -13 : 13), y);
+  context.strokeText(...place);
+  context.fillText(...place);
 }
 
-/** Light on a dark rim: to be seen on every picture. */
+/** On a dark rim: to be seen on every picture. */
 function strokeTwice(context, path, colour, width) {
   context.lineWidth = width + 2;
   context.strokeStyle = "#0008";
@@ -174,7 +172,8 @@ function onMove({ pointerId, offsetX, offsetY }) {
     drag(was, now);
   } else {
     const other = [...pointers].find(([id]) => id !== pointerId)[1];
-    const span = ([x, y]) => Math.hypot(x - other[0], y - other[1]), half = ([x, y]) => [(x + other[0]) / 2, (y + other[1]) / 2];
+    const span = ([x, y]) => Math.hypot(x - other[0], y - other[1]);
+    const half = ([x, y]) => [(x + other[0]) / 2, (y + other[1]) / 2];
     drag(half(was), half(now));
     zoom(span(now) / Math.max(1, span(was)), ...half(now));
   }
