@@ -16,16 +16,11 @@ function refresh() {
   byId("undo").disabled = !state.before.length;
   byId("remove").disabled = !pointsOf(state.trainId).length;
   byId("csv").value = asCsv();
-  tellPlace();
   drawAll();
 }
 
 function inWords(list) {
   return list.length > 6 ? `${list.slice(0, 5).join(", ")} and ${list.length - 5} more` : list.join(", ");
-}
-
-function tellPlace() {
-  byId("readout").textContent = `${names[state.trainId]} · x ${state.x}, y ${state.y}`;
 }
 
 function describeClass(name, trainId) {
@@ -78,7 +73,6 @@ function nudge([x, y], by = 1) {
   aim(state.x + by * x, state.y + by * y);
   follow();
   drawAll();
-  tellPlace();
 }
 
 function step(name, by) {
@@ -155,7 +149,6 @@ function start() {
   state.image = -1;
   showImage(0);
   watchView();
-  byId("view").addEventListener("pointermove", tellPlace);
 }
 
 start();

@@ -81,6 +81,7 @@ function contextOf(canvas) {
 }
 
 function drawAll() {
+  byId("readout").textContent = `${names[state.trainId]} · x ${state.x}, y ${state.y}`;
   const image = images[state.image], picture = (image.picture ??= pictureOf(image));
   if (!picture.complete) return; // it will be drawn when it is there
   drawView(image, picture);

@@ -243,22 +243,24 @@ def test_a_pixel_that_is_clicked_for_another_class_changes_its_class(opened: Ope
     assert saved(page, tmp_path) == [Point("a.png", 5, 5, 1)]
 
 
-def test_a_zoomed_view_hits_the_same_pixels(opened: Opener, tmp_path: Path) -> None:
-    page = opened()
-    left, top = place(page, 30, 8)
+def test_a_zoomed_view_hits_the_same_pixels(opened: Opener, root: Path, tmp_path: Path) -> None:
+    image(root / "images" / "large.png", 300, 400)
+    page = opened("large")
+    left, top = place(page, 300, 80, width=400, height=300)
     box = page.locator("#view").bounding_box()
     assert box is not None
     page.mouse.move(box["x"] + left, box["y"] + top)
+    expect(page.locator("#readout")).to_have_text("sky · x 300, y 80")
     fit = page.evaluate("view.scale")
     page.mouse.wheel(0, -600)
     page.wait_for_function("fit => view.scale > fit", arg=fit)
-    expect(page.locator("#readout")).to_have_text("sky · x 30, y 8")  # what is under the pointer stays there
+    expect(page.locator("#readout")).to_have_text("sky · x 300, y 80")  # what is under the pointer stays there
     page.mouse.down()
     page.mouse.move(box["x"] + left + 50, box["y"] + top, steps=4)  # drags, and sets nothing
     page.mouse.up()
     expect(page.locator("#progress")).to_contain_text("0 of 3")
     page.mouse.click(box["x"] + left + 50, box["y"] + top)
-    assert saved(page, tmp_path) == [Point("a.png", 30, 8, 0)]
+    assert saved(page, tmp_path) == [Point("large.png", 300, 80, 0)]
 
 
 def test_a_picture_is_shrunk_and_coordinates_are_not(opened: Opener, root: Path, tmp_path: Path) -> None:
