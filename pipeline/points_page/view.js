@@ -5,7 +5,7 @@ const MAX_SCALE = 24; // CSS pixels per pixel of the image
 const CLICK_PX = 6; // a pointer that moves farther drags
 
 // CSS pixel = scale * (pixel of the image - [left, top]).
-const view = { scale: 1, left: 0, top: 0 };
+const view = { scale: 1, left: 0, top: 0, isFit: true };
 const pointers = new Map(); // id -> [x, y] in the canvas, of buttons and fingers that are down
 let hasDragged = false;
 
@@ -24,7 +24,7 @@ function fitScale() {
 }
 
 function fitView() {
-  view.scale = fitScale();
+  Object.assign(view, { scale: fitScale(), isFit: true });
   keepInside();
 }
 
@@ -34,7 +34,7 @@ function keepInside() {
   const clamp = (at, size, seen) => (seen >= size ? (size - seen) / 2 : Math.min(size - seen, Math.max(0, at)));
   view.left = clamp(view.left, image.width, width / view.scale);
   view.top = clamp(view.top, image.height, height / view.scale);
-  byId("view").style.touchAction = view.scale > fitScale() ? "none" : "pan-y"; // else a finger scrolls the page
+  byId("view").style.touchAction = view.isFit ? "pan-y" : "none"; // a finger scrolls the page, or moves the image
 }
 
 /** What lies at the CSS pixel (x, y) stays there. */
@@ -42,9 +42,14 @@ function zoom(factor, x, y) {
   const least = fitScale(), scale = Math.min(Math.max(MAX_SCALE, least), Math.max(least, view.scale * factor));
   view.left += x / view.scale - x / scale;
   view.top += y / view.scale - y / scale;
-  view.scale = scale;
+  Object.assign(view, { scale, isFit: scale === least });
   keepInside();
   drawAll();
+}
+
+function onResize() {
+  if (view.isFit) fitView();
+  zoom(1, 0, 0);
 }
 
 function zoomAtCrossHair(factor) {
@@ -209,5 +214,5 @@ function watchView() {
   canvas.addEventListener("pointerup", onUp);
   canvas.addEventListener("pointercancel", onUp);
   canvas.addEventListener("wheel", onWheel, { passive: false });
-  new ResizeObserver(() => { fitView(); drawAll(); }).observe(canvas);
+  new ResizeObserver(onResize).observe(canvas);
 }

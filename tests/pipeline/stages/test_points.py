@@ -263,6 +263,18 @@ def test_a_zoomed_view_hits_the_same_pixels(opened: Opener, root: Path, tmp_path
     assert saved(page, tmp_path) == [Point("large.png", 300, 80, 0)]
 
 
+def test_a_window_of_another_size_keeps_the_zoom_and_a_whole_image_stays_whole(opened: Opener, tmp_path: Path) -> None:
+    page = opened()
+    page.set_viewport_size({"width": 700, "height": 600})
+    click(page, 39, 29)
+    page.keyboard.press("+")
+    zoomed = page.evaluate("view.scale")
+    page.set_viewport_size({"width": 650, "height": 600})
+    page.wait_for_function("byId('view').clientWidth < 650")
+    assert page.evaluate("view.scale") == zoomed > page.evaluate("fitScale()")
+    assert saved(page, tmp_path) == [Point("a.png", 39, 29, 0)]
+
+
 def test_a_picture_is_shrunk_and_coordinates_are_not(opened: Opener, root: Path, tmp_path: Path) -> None:
     width, height = 2 * LONG_SIDE_PX, 600
     image(root / "images" / "wide.png", height, width)
