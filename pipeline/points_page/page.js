@@ -38,6 +38,12 @@ function describeImage(_, place) {
   button.lastChild.textContent = count ? `${place + 1} · ${count} set` : String(place + 1);
 }
 
+/** Scroll a strip until its button is seen; the page, and the image under the pointer, stay where they are. */
+function reveal(button) {
+  const strip = button.parentElement, left = button.offsetLeft - strip.offsetLeft;
+  strip.scrollLeft = Math.min(left, Math.max(left + button.offsetWidth - strip.clientWidth, strip.scrollLeft));
+}
+
 // ---- What people do ------------------------------------------------------------------------------------------------
 
 function setHere() {
@@ -54,7 +60,7 @@ function choose(trainId) {
     follow();
   }
   state.trainId = trainId;
-  byId("classes").children[trainId].scrollIntoView({ block: "nearest", inline: "nearest" });
+  reveal(byId("classes").children[trainId]);
   refresh();
 }
 
@@ -65,7 +71,7 @@ function showImage(place) {
   byId("view").style.aspectRatio = `${width} / ${height}`;
   Object.assign(state, { x: Math.floor(width / 2), y: Math.floor(height / 2) });
   fitView();
-  byId("film").children[place].scrollIntoView({ block: "nearest", inline: "nearest" });
+  reveal(byId("film").children[place]);
   refresh();
 }
 
