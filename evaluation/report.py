@@ -5,11 +5,6 @@ report of a thousand of them takes the memory of one. Each image becomes two ine
 page reads at once to sort and filter, and its pixels, which the page decodes only while they are near the screen.
 """
 
-import base64
-import hashlib
-import json
-import math
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +16,10 @@ from numpy.typing import NDArray
 
 from evaluation.confusion import NONE
 from evaluation.regions import verdict
+from evaluation.webpage import BASE_STYLE, ELEMENTS, PAGE, as_json, encode_picture, fill_page
 
-PAGE = Path(__file__).parent / "page"
-# One script in the end; the last file starts the page.
-SCRIPTS = ("data", "elements", "sections", "pixels", "gallery", "detail")
+# The last file starts the page.
+SCRIPTS = (ELEMENTS, *(PAGE / f"{name}.js" for name in ("data", "figures", "sections", "pixels", "gallery", "detail")))
 WIDTH = 480
 JPEG_QUALITY = 80
 PSEUDO_ROWS, GLOBAL_ROW = "pseudo-labels ", "pseudo-labels global"
@@ -78,16 +73,7 @@ def _page(report: Report) -> tuple[str, str]:
     diagnosed = {name: [line for line in lines if line.get("diagnosis")] for name, lines in report.curves.items()}
     verdicts = {name: verdict(lines[-1]) for name, lines in diagnosed.items() if lines}
     data = {**vars(report), "metrics": {**report.metrics, "rows": rows}, "verdicts": verdicts}
-    script = "\n".join((PAGE / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    filled = {
-        "STYLE": (PAGE / "page.css").read_text(encoding="utf-8"),
-        "SCRIPT": script,
-        "SCRIPT-HASH": f"sha256-{digest}",
-        "REPORT": _json(data),
-    }
-    # In one go: what is filled in may hold such marks, too.
-    page = re.sub(r"{{([A-Z-]+)}}", lambda mark: filled[mark[1]], (PAGE / "page.html").read_text(encoding="utf-8"))
+    page = fill_page(PAGE / "page.html", (BASE_STYLE, PAGE / "page.css"), SCRIPTS, data)
     head, tail = page.split("<!-- IMAGES -->")
     return head, tail
 
@@ -109,11 +95,11 @@ def _blocks(image: ReportImage, width: int) -> Iterator[str]:
         "agreed": {name: _agreed(image.maps, name) for name in image.iou if not name.startswith(PSEUDO_ROWS)},
     }
     pixels = {
-        "photo": _encode(".jpg", photo, cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY),
-        "maps": {name: _encode(".png", ids, cv2.IMWRITE_PNG_COMPRESSION, 9) for name, ids in maps.items()},
+        "photo": encode_picture(".jpg", photo, cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY),
+        "maps": {name: encode_picture(".png", ids, cv2.IMWRITE_PNG_COMPRESSION, 9) for name, ids in maps.items()},
     }
-    yield f'<script type="application/json" class="facts">{_json(facts)}</script>\n'
-    yield f'<script type="application/json">{_json(pixels)}</script>\n'
+    yield f'<script type="application/json" class="facts">{as_json(facts)}</script>\n'
+    yield f'<script type="application/json">{as_json(pixels)}</script>\n'
 
 
 def _agreed(maps: Mapping[str, Any], name: str) -> float | None:
@@ -123,25 +109,3 @@ def _agreed(maps: Mapping[str, Any], name: str) -> float | None:
     height, width = maps[GLOBAL_ROW].shape
     predicted = cv2.resize(maps[name], (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
     return 100 * float((predicted == maps[GLOBAL_ROW])[valid].mean())
-
-
-def _encode(suffix: str, pixels: Any, option: int, value: int) -> str:
-    done, data = cv2.imencode(suffix, pixels, [option, value])
-    assert done
-    return base64.b64encode(data.tobytes()).decode()
-
-
-def _json(data: Any) -> str:
-    """In ASCII, and without the sign that could end the block that it stands in."""
-    return json.dumps(_plain(data), default=str, separators=(",", ":")).replace("<", "\\u003c")
-
-
-def _plain(data: Any) -> Any:
-    """As JSON knows it: a NaN, of a loss that diverged, would make the page unreadable."""
-    if isinstance(data, Mapping):
-        return {str(key): _plain(value) for key, value in data.items()}
-    if isinstance(data, Sequence) and not isinstance(data, str):
-        return [_plain(value) for value in data]
-    if isinstance(data, float) and not math.isfinite(data):
-        return None
-    return data

@@ -1,6 +1,7 @@
 """One labelled pixel per class: the file that holds them, and where they are in a split."""
 
 import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -25,18 +26,11 @@ def read_points(path: str | Path, classes: ClassSet) -> list[Point]:
 
     Raises InputError for a broken file, an unknown class, and a pixel that stands there twice.
     """
-    try:
-        with Path(path).open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            if not set(COLUMNS) <= set(reader.fieldnames or ()):
-                raise InputError(f"{path} must begin with the line '{','.join(COLUMNS)}'")
-            points = [_point(f"{path}, line {reader.line_num}", row, classes) for row in reader]
-    except (FileNotFoundError, IsADirectoryError) as error:
-        raise InputError(f"no points file {path}; 'carbseg points page' helps to make one") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text; save it as UTF-8") from error
-    if not points:
-        raise InputError(f"{path} holds no point; give one line a class, such as a.jpg,120,80,{classes.names[0]}")
+    points = []
+    for line in parse_points(path, classes):
+        if isinstance(line, InputError):
+            raise line
+        points.append(line)
     pixels = [point[:3] for point in points]
     twice = next((point for point in points if pixels.count(point[:3]) > 1), None)
     if twice is not None:
@@ -44,13 +38,42 @@ def read_points(path: str | Path, classes: ClassSet) -> list[Point]:
     return points
 
 
-def _point(where: str, row: dict[str, str | None], classes: ClassSet) -> Point:
+def parse_points(path: str | Path, classes: ClassSet) -> list[Point | InputError]:
+    """Line by line: the labelled pixel, or what is wrong with the line.
+
+    Raises InputError where no line can be read: no such file, another first line, no line after it.
+    """
+    try:
+        with Path(path).open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            if not set(COLUMNS) <= set(reader.fieldnames or ()):
+                raise InputError(f"{path} must begin with the line '{','.join(COLUMNS)}'")
+            lines = [_point(f"{path}, line {reader.line_num}", row, classes) for row in reader]
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise InputError(f"no points file {path}; 'carbseg points page' helps to make one") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text; save it as UTF-8") from error
+    if not lines:
+        raise InputError(f"{path} holds no point; give one line a class, such as a.jpg,120,80,{classes.names[0]}")
+    return lines
+
+
+def _point(where: str, row: dict[str, str | None], classes: ClassSet) -> Point | InputError:
     image, x, y, name = ((row[column] or "").strip() for column in COLUMNS)
     if not (image and x.isdecimal() and y.isdecimal()):
-        raise InputError(f"{where}: an image and its pixel's x and y, from 0, are needed, got {image!r}, {x!r}, {y!r}")
+        return InputError(f"{where}: an image and its pixel's x and y, from 0, are needed, got {image!r}, {x!r}, {y!r}")
     if name not in classes.names:
-        raise InputError(f"{where}: unknown class {name!r}; known: {', '.join(classes.names)}")
+        return InputError(f"{where}: unknown class {name!r}; known: {', '.join(classes.names)}")
     return Point(image, int(x), int(y), classes.names.index(name))
+
+
+def as_csv(points: Sequence[Point], classes: ClassSet) -> str:
+    """The text of a file that `read_points` reads."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows((point.image, point.x, point.y, classes.names[point.train_id]) for point in points)
+    return text.getvalue()
 
 
 def locate(points: Sequence[Point], samples: Sequence[Sample]) -> dict[str, list[Point]]:

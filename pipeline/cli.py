@@ -11,6 +11,7 @@ from pipeline.commands.doctor import doctor
 from pipeline.commands.engines import engines
 from pipeline.commands.evaluation import evaluate, report
 from pipeline.commands.labels import labels
+from pipeline.commands.points import points
 from pipeline.commands.run import ablation, export_onnx, predict, run, train
 
 DEBUG = "CARBSEG_DEBUG"
@@ -35,5 +36,8 @@ def main() -> None:
     """Segment driving scenes without pixel labels: dense CLIP pseudo-labels, a CARB trainer, scores and pictures."""
 
 
-for command in (labels, engines, train, evaluate, report, run, ablation, predict, export_onnx, datasets, doctor):
+for command in (
+    *(labels, engines, points, train, evaluate, report, run),
+    *(ablation, predict, export_onnx, datasets, doctor),
+):
     main.add_command(command)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 import pytest
@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from filelock import FileLock
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, Dialog, Page
 
 ROOT = Path(__file__).parent.parent
 
@@ -197,3 +197,34 @@ def browser() -> Iterator["Browser"]:
         chromium = playwright.chromium.launch(executable_path=program, args=CHROMIUM)
         yield chromium
         chromium.close()
+
+
+@pytest.fixture
+def open_page(browser: "Browser") -> Iterator[Callable[..., "Page"]]:
+    """Opens a file from disk. At the end: no dialog, no error, and no request beyond the file itself."""
+    trouble: list[str] = []
+    contexts = []
+
+    def watch_request(url: str) -> None:
+        if not url.startswith(("file:", "data:")):
+            trouble.append(f"request of {url}")
+
+    def refuse(dialog: "Dialog") -> None:
+        trouble.append(dialog.message)
+        dialog.dismiss()
+
+    def opened(file: Path, **context: Any) -> "Page":
+        contexts.append(browser.new_context(**context))
+        page = contexts[-1].new_page()
+        page.set_default_timeout(20_000)
+        page.on("request", lambda request: watch_request(request.url))
+        page.on("console", lambda message: trouble.append(message.text))
+        page.on("pageerror", lambda error: trouble.append(str(error)))
+        page.on("dialog", refuse)
+        page.goto(file.as_uri())
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert trouble == []

@@ -22,7 +22,7 @@ ORDER = {
     "labelgen.training": ["order", "schedule", "processes", "checkpoints"],
     "evaluation": [
         *("scores", "confusion", "boundary", "tally", "comparison", "tables", "statistics"),
-        *("regions", "overlay", "plots", "report"),
+        *("regions", "overlay", "plots", "webpage", "report"),
     ],
     "segtrain": [
         *("carb", "augment", "data", "config", "batch", "objective", "online", "model", "trainer", "train"),
@@ -39,9 +39,9 @@ ORDER = {
     ],
     "pipeline.stages": [
         *("run", "inspection", "labels", "estimates", "diagnosis", "students", "sources", "scoring", "statistics"),
-        *("reporting", "comparing", "ablation", "engines", "whole", "tag_sweep", "prediction"),
+        *("reporting", "comparing", "ablation", "engines", "whole", "tag_sweep", "prediction", "points"),
     ],
-    "pipeline.commands": ["options", "labels", "engines", "datasets", "evaluation", "run", "doctor"],
+    "pipeline.commands": ["options", "labels", "engines", "points", "datasets", "evaluation", "run", "doctor"],
     "pipeline.toy": ["canvas", "textures", "sprites", "scenes", "web", "pretrain"],
 }
 

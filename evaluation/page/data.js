@@ -1,5 +1,3 @@
-"use strict";
-
 // What write_report() filled in, and the constants of the page.
 const { metrics, curves, verdicts, about, statistics, tags, engines } =
   JSON.parse(document.getElementById("report").textContent);

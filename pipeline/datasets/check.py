@@ -11,7 +11,8 @@ from typing import Literal
 import numpy as np
 
 from labelgen.images import read_image
-from labelgen.samples import IGNORE_INDEX, InputError
+from labelgen.points import Point, locate, parse_points
+from labelgen.samples import IGNORE_INDEX, InputError, Sample
 from pipeline.datasets.layouts import TRAIN_SPLIT, Item
 from pipeline.datasets.registry import DatasetSpec
 from pipeline.datasets.tags import TagConfig
@@ -72,9 +73,11 @@ def check(
     split: str,
     tags: TagConfig,
     on_images: Callable[[list[Item]], Callable[[], object]] = lambda items: lambda: None,
+    points: str | Path | None = None,
 ) -> Report:
     """Read every file of a split. `on_images(items)` gives what to call after each image (a progress bar).
 
+    points: a file of labelled pixels in these images, to be looked through, too.
     Raises InputError only where there is nothing to look at: an unknown split, no folder, no images, equal image ids.
     """
     spec, files = spec.at(root), spec.files(root, split)
@@ -97,13 +100,14 @@ def check(
         what = f"{len(items) - labelled} of {len(items)} images have no pixel labels"
         findings.append(Finding("warning", what, "they are fine to train on, but the split cannot be scored"))
     shown, about_tags = _shown(spec, root, split, items, looks, tags)
+    about_points = _about_points(spec, spec.list_samples(root, split, with_tags=False), points) if points else []
     return Report(
         images=len(items),
         labelled=labelled,
         sizes=Counter(seen.size for seen in looks if seen.size is not None),
         histogram=histogram,
         shown=shown,
-        findings=findings + about_tags,
+        findings=findings + about_tags + about_points,
     )
 
 
@@ -212,3 +216,28 @@ def _shown(
         hint = "its score will be empty, and nothing can be learned about it here"
         findings.append(Finding("warning", f"no image shows {', '.join(empty)}", hint))
     return shown, findings
+
+
+def _about_points(spec: DatasetSpec, samples: Sequence[Sample], file: str | Path) -> list[Finding]:
+    """All that is wrong with a points file, and the classes that it forgets."""
+    try:
+        lines = parse_points(file, spec.classes)
+    except InputError as error:
+        return [Finding("error", str(error), "give a points file, or leave --points out")]
+    wrong = [str(line) for line in lines if isinstance(line, InputError)]
+    pixels = Counter[tuple[str, int, int]]()
+    forgotten = dict.fromkeys(spec.classes.names)
+    for point in (line for line in lines if isinstance(line, Point)):
+        try:
+            (image_id,) = locate([point], samples)
+        except InputError as error:
+            wrong.append(f"{file}: {error}")
+        else:
+            pixels[image_id, point.x, point.y] += 1
+            forgotten.pop(spec.classes.names[point.train_id], None)
+    wrong += [f"{file} names pixel ({x}, {y}) of {i} {n} times" for (i, x, y), n in pixels.items() if n > 1]
+    findings = [Finding("error", what, "correct the line, or remove it") for what in wrong]
+    if forgotten:
+        hint = "no pixel will be labelled so: give each class a line; 'carbseg points page' helps"
+        findings.append(Finding("warning", f"{file} has no point for {', '.join(forgotten)}", hint))
+    return findings

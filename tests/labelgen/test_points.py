@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from labelgen.points import Point, locate, read_points
+from labelgen.points import Point, as_csv, locate, read_points
 from labelgen.samples import ClassSet, InputError, Sample
 
 CLASSES = ClassSet(("road", "traffic light"), (("road",), ("light",)), ((0, 0, 0), (1, 1, 1)))
@@ -30,6 +30,12 @@ def test_points_are_read_and_found_by_id_and_by_file_name(tmp_path: Path, sample
     points = read_points(written(tmp_path, "a,39,19,road", "a.png,0,0,traffic light", "a,1,1,road"), CLASSES)
     assert points == [Point("a", 39, 19, 0), Point("a.png", 0, 0, 1), Point("a", 1, 1, 0)]
     assert locate(points, samples) == {"a": points}
+
+
+def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+    points = [Point('a "b", c.png', 3, 4, 1), Point("ü.png", 0, 0, 0)]
+    (tmp_path / "points.csv").write_text(as_csv(points, CLASSES), encoding="utf-8")
+    assert read_points(tmp_path / "points.csv", CLASSES) == points
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import pytest
 
 from pipeline.datasets import DATASETS
 from pipeline.datasets.check import Report, check
+from pipeline.datasets.classes import CAMVID_CLASSES
 from pipeline.datasets.tags import TagConfig
 from tests.conftest import carbseg
 from tests.files import image, label, own_folder
@@ -87,6 +88,42 @@ def test_a_user_s_folder_is_checked_by_its_labels_file(tmp_path: Path) -> None:
     assert not check(DATASETS["folder"], root, "train", TagConfig(source="auto")).findings
     (root / "labels.json").write_text('{"a.png": ["raod"]}')
     assert "did you mean 'road'?" in errors(check(DATASETS["folder"], root, "train", TagConfig()))[0]
+
+
+def of_points(root: Path, *lines: str) -> list[tuple[str, str]]:
+    """What is found in a points file of these lines, after what is found in its images."""
+    (root / "points.csv").write_text("\n".join(["image,x,y,class", *lines]) + "\n")
+    before = len(camvid(root).findings)
+    report = check(DATASETS["camvid"], root, "train", TagConfig(), points=root / "points.csv")
+    return [(found.level, found.what.replace(f"{root}/", "")) for found in report.findings[before:]]
+
+
+ALL = [f"a,{k % 3},{k // 3},{name}" for k, name in enumerate(("sky", "building", "pole", "road", "sidewalk"))]
+ALL += [f"b.png,{k % 3},{k // 3},{name}" for k, name in enumerate(("tree", "sign", "fence", "car", "pedestrian"))]
+
+
+def test_points_without_fault_say_nothing(root: Path) -> None:
+    assert of_points(root, *ALL, "b,2,1,bicyclist") == []
+
+
+def test_all_that_is_wrong_with_points_is_listed_not_only_the_first(root: Path) -> None:
+    wrong = ("a,3,0,sky", "z,0,0,sky", "a,0,-1,sky", "a,0,0,raod", "a.png,0,0,car")
+    assert of_points(root, *ALL, *wrong) == [
+        ("error", "points.csv, line 14: an image and its pixel's x and y, from 0, are needed, got 'a', '0', '-1'"),
+        ("error", f"points.csv, line 15: unknown class 'raod'; known: {', '.join(CAMVID_CLASSES.names)}"),
+        ("error", "points.csv: point (3, 0) is outside of a, which has 3 x 2 pixels"),
+        ("error", "points.csv: a point is in 'z', but the split has no such image; correct the name"),
+        ("error", "points.csv names pixel (0, 0) of a 2 times"),  # by id, and by file name
+        ("warning", "points.csv has no point for bicyclist"),
+    ]
+
+
+def test_a_points_file_that_cannot_be_read_is_an_error(root: Path) -> None:
+    assert of_points(root) == [("error", "points.csv holds no point; give one line a class, such as a.jpg,120,80,sky")]
+    options = ("datasets", "check", "--dataset", "camvid", "--data-root", root)
+    done = carbseg(*options, "--points", root / "none.csv", check=False)
+    assert done.returncode == 1
+    assert f"error: no points file {root / 'none.csv'}; 'carbseg points page' helps to make one" in done.stdout
 
 
 def test_the_command_prints_a_table_and_its_exit_code_says_whether_there_are_errors(root: Path) -> None:
