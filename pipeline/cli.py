@@ -11,7 +11,7 @@ from pipeline.commands.doctor import doctor
 from pipeline.commands.engines import engines
 from pipeline.commands.evaluation import evaluate, report
 from pipeline.commands.labels import labels
-from pipeline.commands.run import ablation, export_onnx, predict, run, train
+from pipeline.commands.run import ablation, export_onnx, iterate, predict, run, train
 
 DEBUG = "CARBSEG_DEBUG"
 
@@ -35,5 +35,18 @@ def main() -> None:
     """Segment driving scenes without pixel labels: dense CLIP pseudo-labels, a CARB trainer, scores and pictures."""
 
 
-for command in (labels, engines, train, evaluate, report, run, ablation, predict, export_onnx, datasets, doctor):
+for command in (
+    labels,
+    engines,
+    train,
+    evaluate,
+    report,
+    run,
+    ablation,
+    iterate,
+    predict,
+    export_onnx,
+    datasets,
+    doctor,
+):
     main.add_command(command)

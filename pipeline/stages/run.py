@@ -104,6 +104,13 @@ class Run:
             root, split, with_truth=with_truth, tags=self.config.tags, with_tags=with_tags, kept=kept
         )
 
+    def samples_to_look_at(self, split: str) -> list[Sample]:
+        """The split; with truth, where there is some, for pictures and scores and nothing else."""
+        try:
+            return self.samples(split, with_truth=True)
+        except InputError:
+            return self.samples(split)
+
     def keep_suggestion(self) -> None:
         """Leave the suggested settings in OUT and say them, unless it holds them already."""
         if self.suggestion and not (self.out / KEPT).exists():
