@@ -47,9 +47,8 @@ def relabel(
     source.require_complete()
     student = student.eval()  # type: ignore[no-untyped-call]
     height, width = (max(source.size(image_id)[side] for image_id in source.image_ids) for side in (0, 1))
-    grid = -(-height // STRIDES[0]) + 1, -(-width // STRIDES[0]) + 1
-    if refinement is not None:
-        grid = grid_of(height, width)
+    largest = -(-height // STRIDES[0]) + 1, -(-width // STRIDES[0]) + 1
+    grid = largest if refinement is None else grid_of(height, width)
     layout = StoreLayout(source.image_ids, source.text_vectors, [grid], grid, 1, source.images_per_shard)
     digest = hashlib.sha256()
     for name, tensor in sorted(student.state_dict().items()):

@@ -5,6 +5,7 @@ OUT/round-N/labels/, OUT/round-N/STUDENT/    round N: what a student of the roun
 OUT/iterations.json, .md                     the table
 """
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -14,7 +15,7 @@ from labelgen.regions import Refinement, SlicRefiner
 from labelgen.samples import InputError, Sample
 from labelgen.store import PseudoLabelStore
 from pipeline.datasets.layouts import TRAIN_SPLIT
-from pipeline.progress import progress, say
+from pipeline.progress import progress
 from pipeline.runs import write_json, write_text
 from pipeline.stages.inspection import mean_scores
 from pipeline.stages.labels import make_labels
@@ -45,7 +46,7 @@ def iterate(run: Run, split: str, names: Sequence[str], rounds: int) -> dict[str
     folders = [_of_round(run, number) for number in range(rounds + 1)]
     for number, here in enumerate(folders):
         if is_main:
-            say(f"round {number} of {rounds}")
+            print(f"round {number} of {rounds}", file=sys.stderr)
         if number:
             _look_again(folders[number - 1], here, names[0])
         for name, config in configs.items():

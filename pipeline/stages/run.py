@@ -5,6 +5,7 @@ OUT/image-labels-SPLIT.json    its image-level labels, where they were derived f
 OUT/suggested.toml             the settings that suit a user's own data, where there is no preset
 OUT/engine/NAME/               the weights of a label engine that is fitted first
 OUT/NAME/                      a student
+OUT/round-N/                   the same of a round of `iterate`
 """
 
 import re
