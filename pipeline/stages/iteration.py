@@ -51,13 +51,13 @@ def iterate(run: Run, split: str, names: Sequence[str], rounds: int) -> dict[str
             _look_again(folders[number - 1], here, names[0])
         for name, config in configs.items():
             train_student(here, config, name)
-    students = {(number, name): row_of(number, name) for number in range(rounds + 1) for name in names}
-    scored = evaluate(run, split, list(students.values())).metrics["rows"]
+    students = [_row_of(number, name) for number in range(rounds + 1) for name in names]
+    scored = evaluate(run, split, students).metrics["rows"]
     samples = run.samples_to_look_at(TRAIN_SPLIT)
     rows = {
         f"round {number}": {
             "labels": None if samples[0]["label_path"] is None else _label_scores(here, samples, f"round {number}"),
-            "students": {name: scored[f"student {students[number, name]}"]["miou"] for name in names},
+            "students": {name: scored[f"student {_row_of(number, name)}"]["miou"] for name in names},
         }
         for number, here in enumerate(folders)
     }
@@ -66,11 +66,6 @@ def iterate(run: Run, split: str, names: Sequence[str], rounds: int) -> dict[str
         write_json(run.out / FILE, result)
         write_text(run.out / FILE.replace(".json", ".md"), as_markdown(result) + "\n")
     return result
-
-
-def row_of(number: int, name: str) -> str:
-    """Where a student of a round is in OUT, which is what `evaluate` calls it, too."""
-    return f"round-{number}/{name}" if number else name
 
 
 def as_markdown(result: Mapping[str, Any]) -> str:
@@ -82,6 +77,11 @@ def as_markdown(result: Mapping[str, Any]) -> str:
         for name, row in rows.items()
     }
     return markdown([*COLUMNS.values(), *(f"student {name}" for name in students)], lines)
+
+
+def _row_of(number: int, name: str) -> str:
+    """Where a student of a round is in OUT, which is what `evaluate` calls it, too."""
+    return f"round-{number}/{name}" if number else name
 
 
 def _of_round(run: Run, number: int) -> Run:

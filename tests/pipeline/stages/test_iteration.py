@@ -149,7 +149,7 @@ def test_rounds_that_were_made_otherwise_are_refused(
         (["--students", "truth"], "student truth does not learn from cached pseudo-labels"),
         (["--students", "bse"], "did you mean 'base'?"),
         (["--students", "local", "--engine", "cam"], "there are no local views of cam to train on"),
-        (["--split", "test"], "toy"),
+        (["--split", "test"], "test"),
     ],
 )
 def test_what_cannot_be_done_is_said_before_anything_is_made(
