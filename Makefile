@@ -16,7 +16,7 @@ QUICK = $(if $(filter toy,$(DATASET)),$(DEMO))
 PACKAGES := pipeline labelgen segtrain evaluation
 WORKERS := --numprocesses logical --maxprocesses 8 --dist loadgroup
 
-.PHONY: setup demo data pseudolabels train eval report ablation engines noise test test-fast bench check format clean
+.PHONY: setup demo data pseudolabels train eval report ablation engines iterate noise test test-fast bench check format clean
 
 setup: $(STAMP)
 
@@ -48,6 +48,9 @@ ablation: setup  ## the paper's Table 1: every kind of student, SEEDS times
 
 engines: setup  ## every label engine, its pseudo-labels and students, in one table; see docs/engines.md
 	$(CARBSEG) engines compare $(QUICK) $(OPTIONS)
+
+iterate: setup  ## students teach the next round's students; see docs/training.md
+	$(CARBSEG) iterate $(QUICK) $(OPTIONS)
 
 noise: setup  ## in which kinds of noise CARB pays: tables and a plot; see docs/noise.md
 	$(BIN)/python -m benchmarks.noise $(ARGS)

@@ -35,6 +35,7 @@ class Report:
     statistics: Mapping[str, Any] | None = None  # of image-level labels
     tags: Mapping[str, Any] | None = None  # what noise in them does
     engines: Mapping[str, Any] | None = None  # what each label engine makes of the data set
+    rounds: Mapping[str, Any] | None = None  # what students make of each other's predictions
 
 
 @dataclass(frozen=True, kw_only=True)

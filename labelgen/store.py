@@ -360,7 +360,10 @@ class PseudoLabelStore:
             logits_CHW = resize_logits(self.global_logits(image_id), height, width)
         elif view == "fused":
             whole_CHW = resize_logits(self.global_logits(image_id), height, width)
-            logits_CHW = np.nanmean([whole_CHW, self._merged_locals(image_id)], axis=0)
+            local_CHW = self._merged_locals(image_id)
+            # Not np.nanmean, which warns of what neither speaks of.
+            mean_CHW = np.where(np.isnan(local_CHW), whole_CHW, (whole_CHW + local_CHW) / 2)
+            logits_CHW = np.where(np.isnan(whole_CHW), local_CHW, mean_CHW)
         else:
             raise InputError(f"view must be global, local or fused, got {view!r}")
         return logits_CHW if size is None else resize_logits(logits_CHW, *size)

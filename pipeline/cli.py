@@ -12,7 +12,7 @@ from pipeline.commands.engines import engines
 from pipeline.commands.evaluation import evaluate, report
 from pipeline.commands.labels import labels
 from pipeline.commands.points import points
-from pipeline.commands.run import ablation, export_onnx, predict, run, train
+from pipeline.commands.run import ablation, export_onnx, iterate, predict, run, train
 
 DEBUG = "CARBSEG_DEBUG"
 
@@ -38,6 +38,6 @@ def main() -> None:
 
 for command in (
     *(labels, engines, points, train, evaluate, report, run),
-    *(ablation, predict, export_onnx, datasets, doctor),
+    *(ablation, iterate, predict, export_onnx, datasets, doctor),
 ):
     main.add_command(command)

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from labelgen.engines.table import EngineSettings
 from labelgen.generate import LabelConfig
+from labelgen.regions import IterateConfig
 from labelgen.samples import InputError
 from pipeline.datasets.tags import TagConfig
 from pipeline.names import look_up
@@ -33,6 +34,7 @@ class RunConfig(EngineSettings):  # type: ignore[misc]
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     student: StudentConfig = field(default_factory=StudentConfig)
+    iterate: IterateConfig = field(default_factory=IterateConfig)
 
 
 def load_config(

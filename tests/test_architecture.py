@@ -15,7 +15,7 @@ ALLOWED = {
 # Inside a package, and inside each of its wings, a file imports only files that stand before it.
 ORDER = {
     "labelgen": [
-        *("samples", "images", "points", "prompts", "refine", "maskclip", "views"),
+        *("samples", "images", "points", "regions", "prompts", "refine", "maskclip", "views"),
         *("codec", "chunks", "layout", "store", "verify", "label", "backbones", "training", "engines", "generate"),
         "probe",
     ],
@@ -39,7 +39,8 @@ ORDER = {
     ],
     "pipeline.stages": [
         *("run", "inspection", "labels", "estimates", "diagnosis", "students", "sources", "scoring", "statistics"),
-        *("reporting", "comparing", "ablation", "engines", "whole", "tag_sweep", "prediction", "points"),
+        *("reporting", "comparing", "ablation", "engines", "iteration", "whole", "tag_sweep", "prediction"),
+        "points",
     ],
     "pipeline.commands": ["options", "labels", "engines", "points", "datasets", "evaluation", "run", "doctor"],
     "pipeline.toy": ["canvas", "textures", "sprites", "scenes", "web", "pretrain"],

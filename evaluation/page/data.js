@@ -1,5 +1,5 @@
 // What write_report() filled in, and the constants of the page.
-const { metrics, curves, verdicts, about, statistics, tags, engines } =
+const { metrics, curves, verdicts, about, statistics, tags, engines, rounds } =
   JSON.parse(document.getElementById("report").textContent);
 const { names, palette } = metrics.classes;
 const rows = metrics.rows;

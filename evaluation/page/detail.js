@@ -105,4 +105,5 @@ showSection("balance", Object.keys(verdicts).length, drawBalance);
 showSection("statistics", statistics, drawStatistics);
 showSection("tags", tags, drawTags);
 showSection("engines", engines, drawEngines);
+showSection("rounds", rounds, drawRounds);
 showSection("about", true, () => {});

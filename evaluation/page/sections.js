@@ -273,3 +273,22 @@ function drawEngines() {
   const caption = "Scores in percent; the best of each column is bold.";
   byId("engines-table").append(table(caption, header, lines, "column", [1]));
 }
+
+// ---- Rounds of training -------------------------------------------------------------------------------------------
+
+function drawRounds() {
+  const found = Object.entries(rounds.rows);
+  const students = Object.keys(found[0][1].students);
+  const scores = { ...LABEL_SCORES, labelled: "labelled" };
+  const lines = found.map(([name, row]) => [
+    name,
+    ...Object.keys(scores).map((score) => row.labels?.[score]),
+    ...students.map((student) => row.students[student]),
+  ]);
+  const header = ["round", ...Object.values(scores), ...students.map((student) => `student ${student}`)];
+  const how = rounds.settings.refine ? "refined within each image" : "as they are";
+  byId("rounds-words").textContent = `From round 1 on, pseudo-labels are what student ${students[0]} of the round before `
+    + `predicts, ${how}. Scores of the pseudo-labels of ${rounds.dataset} train, the share of its pixels that have one, `
+    + `and mIoU of the students on ${rounds.split}.`;
+  byId("rounds-table").append(table("Percent; the best of each column is bold.", header, lines, "column"));
+}

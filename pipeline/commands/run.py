@@ -1,4 +1,4 @@
-"""carbseg train, run, ablation, predict, export-onnx: from pseudo-labels to a student and its class maps."""
+"""carbseg train, run, ablation, iterate, predict, export-onnx: from pseudo-labels to a student and its class maps."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -70,6 +70,29 @@ def ablation(run: "Run", split: str | None, seeds: int, students: str | None) ->
     click.echo(as_markdown(result))
     click.echo(f"\nWhat CARB gains, in points\n{gains_as_markdown(result)}")
     click.echo(f"\nscores in {run.out / 'ablation.json'}")
+
+
+@click.command()
+@run_options
+@click.option("--rounds", default=3, show_default=True, type=click.IntRange(1), help="How often to look again.")
+@click.option("--split", default="val", show_default=True, help="Split with truth to score students on.")
+@click.option(
+    "--students",
+    default="base",
+    show_default=True,
+    help="Which to train in each round; the first one's predictions are the next round's pseudo-labels.",
+)
+def iterate(run: "Run", rounds: int, split: str, students: str) -> None:
+    """Train, refine what the student says of the training images, train on that, and so on. Run again to resume."""
+    from pipeline.stages.iteration import as_markdown
+    from pipeline.stages.iteration import iterate as alternate
+    from pipeline.stages.run import process_state
+
+    result = alternate(run, split, [name.strip() for name in students.split(",")], rounds)
+    if process_state().is_main_process:
+        click.echo(f"\nPseudo-labels of {run.spec.name} train, and mIoU of students on {split}, in percent")
+        click.echo(as_markdown(result))
+        click.echo(f"\nscores in {run.out / 'iterations.json'}")
 
 
 @click.command()

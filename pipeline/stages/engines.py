@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from evaluation.tables import markdown, mean_score
+from evaluation.tables import markdown
 from labelgen.engines.fit import NETWORK
 from labelgen.engines.table import ENGINES
 from labelgen.samples import InputError, Sample
@@ -22,7 +22,7 @@ from pipeline.datasets.layouts import TRAIN_SPLIT
 from pipeline.names import look_up
 from pipeline.progress import progress
 from pipeline.runs import write_json, write_text
-from pipeline.stages.inspection import score_labels
+from pipeline.stages.inspection import mean_scores
 from pipeline.stages.labels import gives_local_views, make_labels
 from pipeline.stages.run import Run, process_state
 from pipeline.stages.scoring import evaluate
@@ -37,8 +37,8 @@ def compare_engines(run: Run, split: str, engines: Sequence[str], students: Sequ
     """Label, score and train with each engine under OUT/NAME; goes on where it was.
 
     Returns what OUT/engines.json holds: {"rows": {engine: {"seconds": {split: an image's}, "labels": {split: {"miou",
-    "precision", "recall"}}, "students": {name: mIoU}}}, ...}, scores in percent. Pseudo-labels are the fused ones
-    where there are local views; a student on local views is one on whole images where there are none.
+    "precision", "recall", "labelled"}}, "students": {name: mIoU}}}, ...}, scores in percent. Pseudo-labels are the
+    fused ones where there are local views; a student on local views is one on whole images where there are none.
     """
     for name in engines:
         look_up(ENGINES, name, "engine")
@@ -128,10 +128,7 @@ def _noted_seconds(out: Path) -> dict[str, float]:
 def _label_scores(run: Run, split: str, samples: Sequence[Sample], *, shown: bool) -> dict[str, float | None]:
     store = PseudoLabelStore.open(run.store_path(split))
     with progress(len(samples), f"scoring {run.config.labels.engine} on {split}", "images", shown=shown) as bar:
-        tallies, _ = score_labels(run.spec, samples, store, bar.update)
-    scores = tallies[store.mask_views[-1]].as_dict(store.class_names)
-    means = {kind: mean_score(scores[kind].values()) for kind in ("precision", "recall")}
-    return {"miou": scores["miou"]} | means
+        return mean_scores(run.spec, samples, store, bar.update)
 
 
 def _trainable(run: Run, name: str) -> str:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from evaluation.confusion import resize_classes
 from evaluation.overlay import colourise, legend, panel
+from evaluation.tables import mean_score
 from evaluation.tally import Tally
 from labelgen.images import read_image, write_indexed_png
 from labelgen.samples import ClassSet, InputError, Sample
@@ -79,6 +80,28 @@ def score_labels(
         shown.append(present_classes(truth_HW))
         on_images(1)
     return tallies, ImageLabelScores.of(np.array(said, bool), presence(shown, len(spec.classes)))
+
+
+def mean_scores(
+    spec: DatasetSpec,
+    samples: Sequence[Sample],
+    store: PseudoLabelStore,
+    on_images: Callable[[int], object] = lambda count: None,
+) -> dict[str, float | None]:
+    """MIoU, mean precision and recall of a store's pseudo-labels, and the share of pixels that have one, in percent.
+
+    The pseudo-labels are the fused ones where there are local views.
+    """
+    tally = Tally(len(spec.classes))
+    for sample in samples:
+        truth_HW = read_truth(spec, sample)
+        mask_HW = store.mask(sample["image_id"], store.mask_views[-1])
+        tally.update(sample["image_id"], truth_HW, fit(mask_HW, truth_HW.shape, sample))
+        on_images(1)
+    scores, pixels = tally.as_dict(store.class_names), tally.confusion.sum((0, 1))
+    means = {kind: mean_score(scores[kind].values()) for kind in ("precision", "recall")}
+    labelled = round(100 * float(pixels[:-1].sum() / pixels.sum()), 2) if pixels.any() else None
+    return {"miou": scores["miou"], **means, "labelled": labelled}
 
 
 def contact_sheet(

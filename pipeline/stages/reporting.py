@@ -24,7 +24,7 @@ def report(run: Run, scored: Scored, width: int = WIDTH) -> Path:
     """Write OUT/report.html of a split that has just been scored; returns its path. width: of the pictures in pixels.
 
     OUT/tags-SPLIT.json, which `evaluate tags` writes, is shown if it is there, and so is what `engines compare` wrote
-    into OUT or, where OUT is the run of one engine, into the folder above.
+    into OUT or, where OUT is the run of one engine, into the folder above, and what `iterate` wrote.
     """
     split, rows = scored.metrics["split"], scored.metrics["rows"]
     curves = {row: _lines(run.out / row.removeprefix(STUDENT) / "metrics.jsonl") for row in rows if _is_student(row)}
@@ -35,6 +35,7 @@ def report(run: Run, scored: Scored, width: int = WIDTH) -> Path:
         statistics=_statistics(run, split),
         tags=_tags(run, scored.metrics),
         engines=_engines(run, scored.metrics),
+        rounds=_about_the_same(run.out / "iterations.json", scored.metrics, ("dataset",), "iterate"),
     )
     path = run.out / "report.html"
     write_report(path, page, _images(run, scored), width)

@@ -5,6 +5,7 @@ OUT/image-labels-SPLIT.json    its image-level labels, where they were derived f
 OUT/suggested.toml             the settings that suit a user's own data, where there is no preset
 OUT/engine/NAME/               the weights of a label engine that is fitted first
 OUT/NAME/                      a student
+OUT/round-N/                   the same of a round of `iterate`
 """
 
 import re
@@ -103,6 +104,13 @@ class Run:
         return self.spec.list_samples(
             root, split, with_truth=with_truth, tags=self.config.tags, with_tags=with_tags, kept=kept
         )
+
+    def samples_to_look_at(self, split: str) -> list[Sample]:
+        """The split; with truth, where there is some, for pictures and scores and nothing else."""
+        try:
+            return self.samples(split, with_truth=True)
+        except InputError:
+            return self.samples(split)
 
     def keep_suggestion(self) -> None:
         """Leave the suggested settings in OUT and say them, unless it holds them already."""

@@ -68,9 +68,10 @@ def pseudo_sources(store: PseudoLabelStore, maps: Path) -> dict[str, Source]:
 
 
 def student_sources(spec: DatasetSpec, out: Path, names: Sequence[str] | None, maps: Path) -> dict[str, Source]:
-    """The students in the run folder: those named, or all."""
+    """The students in the run folder: those named, or all, of `iterate`'s rounds too."""
     if names is None:
-        names = [path.parent.name for path in sorted(out.glob("*/student")) if path.is_dir()]
+        folders = sorted(out.glob("*/student")) + sorted(out.glob("round-*/*/student"))
+        names = [path.parent.relative_to(out).as_posix() for path in folders if path.is_dir()]
     return {f"student {name}": _model_source(spec, out / name / "student", maps / f"student-{name}") for name in names}
 
 

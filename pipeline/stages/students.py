@@ -4,7 +4,7 @@ OUT/NAME/    checkpoints, metrics.jsonl, regions.png, run.json, student/, best/
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from pipeline.progress import progress
 from pipeline.runs import MetricsLog, provenance, write_json
 from pipeline.stages.diagnosis import Diagnosis
 from pipeline.stages.inspection import fit, read_truth
-from pipeline.stages.labels import load_dense
+from pipeline.stages.labels import gives_local_views, load_dense
 from pipeline.stages.run import Run
 
 if TYPE_CHECKING:
@@ -52,6 +52,14 @@ TABLE = (*(views + suffix for views in ("base", "local", "dual") for suffix in (
 def variants(config: "TrainConfig", names: Sequence[str]) -> "dict[str, TrainConfig]":
     """The configuration as each of the named rows ("base", "local+carb", ...). Raises InputError."""
     return {name: replace(config, **look_up(STUDENTS, name, "student")) for name in names}
+
+
+def require_local_views(run: Run, configs: "Mapping[str, TrainConfig]") -> None:
+    """Raise InputError where a student is to learn from local views, and the run's engine gives none."""
+    if any(config.views == "local" for config in configs.values()) and not gives_local_views(run):
+        raise InputError(
+            f"there are no local views of {run.config.labels.engine} to train on; take --students base,base+carb"
+        )
 
 
 def train_student(run: Run, config: "TrainConfig", name: str = "") -> Path:

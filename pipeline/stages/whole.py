@@ -9,17 +9,17 @@ from pathlib import Path
 
 from labelgen.images import write_png
 from labelgen.layout import store_exists
-from labelgen.samples import InputError, Sample
+from labelgen.samples import Sample
 from labelgen.store import PseudoLabelStore
 from pipeline.datasets.layouts import TRAIN_SPLIT
 from pipeline.progress import duration, say
 from pipeline.stages.estimates import seconds_per_step
 from pipeline.stages.inspection import contact_sheet
-from pipeline.stages.labels import gives_local_views, make_labels
+from pipeline.stages.labels import make_labels
 from pipeline.stages.reporting import report
 from pipeline.stages.run import Run, process_state
 from pipeline.stages.scoring import Scored, evaluate
-from pipeline.stages.students import train_student, variants
+from pipeline.stages.students import require_local_views, train_student, variants
 
 FIRST = 6  # images of the first picture
 
@@ -27,12 +27,9 @@ FIRST = 6  # images of the first picture
 def run_all(run: Run, split: str, names: Sequence[str]) -> tuple[Scored, Path]:
     """Labels, the named students, scores on `split`, report; returns the scores and the path of the report."""
     configs = variants(run.config.train, names)
-    if any(config.views == "local" for config in configs.values()) and not gives_local_views(run):
-        raise InputError(
-            f"there are no local views of {run.config.labels.engine} to train on; take --students base,base+carb"
-        )
+    require_local_views(run, configs)
     scored_on = run.samples(split, with_truth=True)  # a missing split should not wait for the training
-    samples = _with_truth_to_look_at(run)
+    samples = run.samples_to_look_at(TRAIN_SPLIT)
     is_main = process_state().is_main_process
 
     def next_is(what: str) -> None:
@@ -48,14 +45,6 @@ def run_all(run: Run, split: str, names: Sequence[str]) -> tuple[Scored, Path]:
     next_is(f"scores of pseudo-labels and students on {len(scored_on)} images of {split}, and the report")
     scored = evaluate(run, split, names)
     return scored, report(run, scored) if is_main else run.out
-
-
-def _with_truth_to_look_at(run: Run) -> list[Sample]:
-    """The training split; with truth, where there is some, for a picture and nothing else."""
-    try:
-        return run.samples(TRAIN_SPLIT, with_truth=True)
-    except InputError:
-        return run.samples(TRAIN_SPLIT)
 
 
 def _first_look(run: Run, samples: Sequence[Sample]) -> Callable[[int], None]:

@@ -436,10 +436,29 @@ def test_label_engines_are_compared_and_the_best_of_each_column_is_marked(opened
     ]
 
 
+def test_rounds_of_training_are_shown_with_and_without_truth_of_the_training_images(opened: Opener) -> None:
+    labels = {"miou": 41.0, "precision": 50.0, "recall": 60.0, "labelled": 94.3}
+    rows = {
+        "round 0": {"labels": labels, "students": {"base": 44.0, "local": 45.0}},
+        "round 1": {"labels": None, "students": {"base": 46.5, "local": 43.0}},
+    }
+    rounds = {"dataset": "tiny", "split": "val", "settings": {"refine": True}, "rows": rows}
+    page = opened(report=a_report(THREE, rounds=rounds))
+    expect(page.locator("#rounds-words")).to_contain_text("what student base of the round before predicts, refined")
+    header = ["round", "mIoU", "precision", "recall", "labelled", "student base", "student local"]
+    assert page.locator("#rounds-table thead th").all_inner_texts() == header
+    lines = page.locator("#rounds-table tbody tr")
+    assert [line.locator("th, td").all_inner_texts() for line in lines.all()] == [
+        ["round 0", "41.0", "50.0", "60.0", "94.3", "44.0", "45.0"],
+        ["round 1", *[NO_VALUE] * 4, "46.5", "43.0"],
+    ]
+    assert [line.locator(".best").all_inner_texts() for line in lines.all()][1] == ["46.5"]
+
+
 def test_what_is_not_given_is_left_out(opened: Opener) -> None:
     page = opened([an_image("a.png", [[ROAD]], pseudo_labels_local=[[ROAD]])])
     expect(page.locator("#count")).to_have_text("1 of 1 images")
-    for section in ("curves", "balance", "statistics", "tags", "engines"):
+    for section in ("curves", "balance", "statistics", "tags", "engines", "rounds"):
         expect(page.locator(f"#{section}")).not_to_be_visible()
     assert page.locator("#links a").all_inner_texts() == ["Scores", "Images", "Classes", "Confusion", "About"]
     assert page.locator("#images [data-layer]").all_inner_texts() == ["image", "truth", "local"]

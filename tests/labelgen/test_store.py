@@ -21,6 +21,7 @@ PROVENANCE = {"classes": {"names": ["sky", "car"]}, "labels": {"variant": "maskc
 SIZES = [(16, 32), (16, 32), (24, 16)]
 LABELS: list[list[int]] = [[0, 1], [0], []]
 RNG = np.random.default_rng(0)
+NAN = np.nan
 
 
 def layout(ids: tuple[str, ...] = ("a", "b", "c"), local_count: int = 2, **others: Any) -> StoreLayout:
@@ -87,6 +88,16 @@ def test_a_store_may_do_without_local_views_and_leave_pixels_unsaid(tmp_path: Pa
         store.mask("a", "local")
     assert verify(store) == []
     assert "car" in store._repr_html_()
+
+
+def test_both_kinds_of_views_are_averaged_where_both_speak(tmp_path: Path) -> None:
+    store = PseudoLabelStore.create(tmp_path / "s.zarr", layout(("a",)), PROVENANCE)
+    whole, local = (
+        np.array([[row], [[0.0] * 4]], np.float32) for row in ([0.25, 0.5, NAN, NAN], [0.75, NAN, 0.5, NAN])
+    )
+    views = [LocalView((0, x, 1, x + 2), 1.0, local[:, :, x : x + 2]) for x in (0, 2)]
+    store.write_shard(store.shards()[0], [ImageLogits("a", (1, 4), [0, 1], [whole], views)])
+    np.testing.assert_array_equal(store.logits("a", "fused"), [[[0.5, 0.5, 0.5, NAN]], [[0.0] * 4]])
 
 
 def test_unwritten_images_are_refused_until_they_are_there(tmp_path: Path) -> None:
