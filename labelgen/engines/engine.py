@@ -60,8 +60,9 @@ class EngineSpec:
 
     is_dense: it compares any view with any text, as MaskCLIP does: local views, single sentences (labels.per_prompt)
     and 8 bits in the store suit it. Others see whole images and their classes. begin: raises InputError for weights
-    that are not at hand. fit: for engines that first learn from the training split's image-level labels; done when it
-    returns, and goes on where it was cut.
+    that are not at hand. fit: for engines that first learn from the training split; done when it returns, and goes on
+    where it was cut. uses_labels: whether, with all engines' settings, image-level labels say what may be in an image;
+    else every class may, and none are asked for.
     """
 
     about: str
@@ -71,6 +72,7 @@ class EngineSpec:
     settings: type | None = None
     is_dense: bool = False
     fit: Callable[[Inputs, Sequence[Sample], OnStep], object] | None = None
+    uses_labels: Callable[[Any], bool] = lambda settings: True
 
 
 def ask_each(images: Sequence[Prepared], maps_of: Callable[[Prepared, int], NDArray[np.float32]]) -> Asked:
