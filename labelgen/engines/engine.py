@@ -62,7 +62,8 @@ class EngineSpec:
     and 8 bits in the store suit it. Others see whole images and their classes. begin: raises InputError for weights
     that are not at hand. fit: for engines that first learn from the training split; done when it returns, and goes on
     where it was cut. uses_labels: whether, with all engines' settings, image-level labels say what may be in an image;
-    else every class may, and none are asked for.
+    else every class may, and none are asked for. is_given: whether what no default can stand for is in the settings;
+    comparisons of all engines leave the others out.
     """
 
     about: str
@@ -73,6 +74,7 @@ class EngineSpec:
     is_dense: bool = False
     fit: Callable[[Inputs, Sequence[Sample], OnStep], object] | None = None
     uses_labels: Callable[[Any], bool] = lambda settings: True
+    is_given: Callable[[Any], bool] = lambda settings: True
 
 
 def ask_each(images: Sequence[Prepared], maps_of: Callable[[Prepared, int], NDArray[np.float32]]) -> Asked:

@@ -23,21 +23,23 @@ class OnePixelConfig:
 
     points: str = ""  # CSV file of the labelled pixels (--points): image,x,y,class
     features: str = "microsoft/resnet-50"  # HF folder or hub id of an image classifier, or of a backbone
-    semantics: Semantics = "classes"  # of it: class activations (the paper), or the features before them
+    semantics: Semantics = "features"  # of it: class activations ("classes", the paper), or the features before them
     scale: float = 2.0  # slices are resized by this before the network sees them
     superpixels: int = 400  # about, in an image
     mosf: bool = True  # False: the network sees the image at once ("Single Enc.")
-    # both: objects by semantics, scenes by imaging (the paper); imaging, semantics: all by one; joint: all by both
-    representation: Literal["both", "imaging", "semantics", "joint"] = "joint"
+    # both: objects by semantics, scenes by imaging (the paper); imaging, semantics: all classes by one
+    representation: Literal["both", "imaging", "semantics"] = "semantics"
+    measure: Literal["cosine", "intersection"] = "cosine"  # of likeness to a class; intersection: Eq. 1
     top_share: float = 0.01  # of an image's superpixels, that an object's vector is the centre of
     groups: int = 3  # vectors that a scene has at most for a point (G)
     neighbour_threshold: float = 0.5  # of similarity to the labelled superpixel, in a scene's neighbourhood
     context: bool = True  # scores are spread by context (CLR, Eq. 4)
+    context_power: float = 4.0  # of similarity in context: the higher, the fewer superpixels count; 1 = Eq. 4
     location: bool = True  # classes keep to their bands (CLR)
     bands: tuple[tuple[str, ...], ...] = ()  # equal bands from top to bottom: the classes allowed there; () = all
     objects: tuple[str, ...] | None = None  # the classes that are objects, the others are scenes; none = by name
     threshold: float = 0.05  # scores below it are no label
-    object_margin: float = 0.0  # an object needs this many times the best scene's score; 0 = Eq. 5, 1 = the best wins
+    object_margin: float = 1.3  # an object needs this many times the best scene's score; 0 = Eq. 5, 1 = the best wins
     use_labels: bool = False  # image-level labels say what may be in an image; False: none are needed
     readers: int = 2  # threads that look at images
 
@@ -50,9 +52,11 @@ class OnePixelConfig:
         for name in ("top_share", "neighbour_threshold", "threshold"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"one_pixel.{name} must be in [0, 1], got {getattr(self, name)}")
-        for name in ("scale", "object_margin"):
-            if not getattr(self, name) >= 0 or (name == "scale" and not self.scale > 0):
+        for name in ("scale", "context_power"):
+            if not getattr(self, name) > 0:
                 raise InputError(f"one_pixel.{name} must be positive, got {getattr(self, name)}")
+        if not self.object_margin >= 0:
+            raise InputError(f"one_pixel.object_margin must not be negative, got {self.object_margin}")
 
     @property
     def needs_network(self) -> bool:

@@ -1,4 +1,4 @@
-"""One pixel per class as a label engine (Li et al., "Weakly supervised semantic segmentation under complex scenes").
+"""One pixel per class as a label engine (Li, Ma, Yi and Chen: one annotated pixel per category, driving scenes).
 
 OUT/engine/one-pixel/network/     the classes' vectors
 OUT/engine/one-pixel/features/    what is known of each image's superpixels
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from labelgen.engines.engine import EngineSpec, Inputs, OnStep
 from labelgen.engines.one_pixel.config import OnePixelConfig
-from labelgen.engines.one_pixel.equations import refine
+from labelgen.engines.one_pixel.equations import cosine, refine, similarity
 from labelgen.engines.one_pixel.features import FeatureFolder, Features, compute_features
 from labelgen.engines.one_pixel.fit import fit_vectors, load_vectors
 from labelgen.engines.one_pixel.refinement import bands_of, choose
@@ -32,6 +32,7 @@ from labelgen.training.processes import make_accelerator
 NAME = "one-pixel"
 NETWORK, FEATURES = "network", "features"  # folders
 CELL_PX = 4  # side of what one score stands for: superpixels are larger
+MEASURES = {"cosine": cosine, "intersection": similarity}
 CHOSEN = 1.0  # is added to the score of a superpixel's label, which then is its best score
 
 
@@ -72,9 +73,9 @@ class OnePixelEngine:
 
     def scores(self, features: Features, is_present_C: NDArray[np.bool_]) -> NDArray[np.float32]:
         """(S, C): in 0..1, and one more for a superpixel's label by Eq. 5; NaN where a class or a label is not."""
-        scores_SC = self.vectors.scores(features, self.classes)
+        scores_SC = self.vectors.scores(features, self.classes, MEASURES[self.config.measure])
         if self.config.context:
-            scores_SC = refine(scores_SC, features.context())
+            scores_SC = refine(scores_SC, features.context() ** self.config.context_power)
         band_S = bands_of(features.map_HW, len(self.is_allowed_BC))
         is_allowed_SC = self.is_allowed_BC[band_S] & is_present_C
         label_S = choose(scores_SC, is_allowed_SC, self.is_object_C, self.config.threshold, self.config.object_margin)
@@ -136,11 +137,12 @@ def _features(inputs: Inputs) -> FeatureFolder:
 
 
 ENGINE = EngineSpec(
-    about="one labelled pixel per class for the whole data set, found again by superpixels (Li et al., 2020)",
+    about="superpixels that resemble those of one labelled pixel per class (Li, Ma, Yi and Chen)",
     needs="a file of labelled pixels, --points; an ImageNet classifier, one_pixel.features; no image-level labels",
     cost="superpixels and 15 passes of the classifier over a sixth of the image, once; what they see is kept",
     settings=OnePixelConfig,
     begin=_begin,
     fit=_fit,
     uses_labels=lambda settings: bool(settings.one_pixel.use_labels),
+    is_given=lambda settings: bool(settings.one_pixel.points),
 )

@@ -28,6 +28,13 @@ def similarity(x_NK: NDArray[np.floating], y_MK: NDArray[np.floating]) -> NDArra
     return out_NM
 
 
+def cosine(x_NK: NDArray[np.floating], y_MK: NDArray[np.floating]) -> NDArray[np.float32]:
+    """(N, M) in 0..1: cosines of rows of numbers that are not negative. A row of zeros is like nothing."""
+    x_NK, y_MK = (np.asarray(rows, np.float32) for rows in (normalise_rows(x_NK), normalise_rows(y_MK)))
+    lengths_NM = np.outer(np.linalg.norm(x_NK, axis=1), np.linalg.norm(y_MK, axis=1))
+    return np.asarray(x_NK @ y_MK.T / np.maximum(lengths_NM, np.finfo(np.float32).tiny), np.float32)
+
+
 def refine(scores_SC: NDArray[np.floating], context_SS: NDArray[np.floating]) -> NDArray[np.float32]:
     """(S, C): each superpixel's scores as the mean of all, weighted by context; M_r = M Sim_c (Eq. 4).
 

@@ -6,6 +6,7 @@ Shapes: H W pixels, S superpixels, M pairs of neighbours, K bins, D dimensions.
 """
 
 import hashlib
+import io
 import json
 import os
 from collections.abc import Callable
@@ -34,14 +35,14 @@ class Features(NamedTuple):
     semantic_SD: NDArray[np.float16]
 
     @property
-    def count(self) -> int:
+    def number(self) -> int:
         """S."""
         return len(self.imaging_SK)
 
     def context(self) -> NDArray[np.float32]:
         """Sim_c (S, S) in 0..1: no edge between two superpixels, and alike in saliency (Eq. 3)."""
         whole_SS, *cropped = (similarity(x_SK, x_SK) for x_SK in self.saliency_3SK)
-        edge_SS = edge_similarity(self.pairs_M2, self.edge_M.astype(np.float32), self.count)
+        edge_SS = edge_similarity(self.pairs_M2, self.edge_M.astype(np.float32), self.number)
         return np.asarray(edge_SS * whole_SS * np.maximum(*cropped), np.float32)
 
 
@@ -104,7 +105,7 @@ def _source(path: str | Path) -> NDArray[np.int64]:
 def _read(file: Path, source: NDArray[np.int64]) -> Features | None:
     """What a file holds; None where there is none, or a broken one, or one of an image that has changed."""
     try:
-        with np.load(file) as arrays:
+        with np.load(io.BytesIO(file.read_bytes())) as arrays:  # numpy leaves a broken file open
             if not np.array_equal(arrays["source"], source):
                 return None
             return Features(**{name: arrays[name] for name in Features._fields})

@@ -78,23 +78,27 @@ def represent(
 ) -> ClassVectors:
     """The vectors of all classes from the labelled pixels of each image (paper, 4.2).
 
-    By config.representation a class has semantic vectors, imaging vectors or both. Objects have one vector a point,
-    scenes one for each group of the neighbourhood.
+    A class that config.representation tells by semantics has one vector a point, one that it tells by imaging a vector
+    for each group of the point's neighbourhood.
     """
-    is_object_C = config.is_object(classes)
+    by_semantics_C = [
+        {"semantics": True, "imaging": False, "both": is_object}[config.representation]
+        for is_object in config.is_object(classes)
+    ]
     semantic: list[tuple[int, NDArray[np.float32]]] = []
     imaging: list[tuple[int, NDArray[np.float32]]] = []
     for features, points in labelled:
         for point in points:
             own = int(features.map_HW[point.y, point.x])
-            kinds = _kinds(config, is_object_C[point.train_id])
-            if "semantic" in kinds:
+            if by_semantics_C[point.train_id]:
                 semantic.append((point.train_id, object_vector(features.semantic_SD, own, config.top_share)))
-            if "imaging" in kinds:
+            else:
                 near = neighbourhood(features, own, config.neighbour_threshold)
-                vectors = scene_vectors(features.imaging_SK[near], near.index(own), config.groups)
-                imaging.append((point.train_id, vectors))
-    return ClassVectors(*_stacked(semantic, labelled, "semantic_SD"), *_stacked(imaging, labelled, "imaging_SK"))
+                vectors_GK = scene_vectors(features.imaging_SK[near], near.index(own), config.groups)
+                imaging.append((point.train_id, vectors_GK))
+    first, _ = labelled[0]
+    semantic_width, imaging_width = first.semantic_SD.shape[1], first.imaging_SK.shape[1]
+    return ClassVectors(*_stacked(semantic, semantic_width), *_stacked(imaging, imaging_width))
 
 
 def neighbourhood(features: Features, labelled: int, threshold: float) -> list[int]:
@@ -109,23 +113,10 @@ def neighbourhood(features: Features, labelled: int, threshold: float) -> list[i
     return np.flatnonzero(is_near_S).tolist()
 
 
-def _kinds(config: OnePixelConfig, is_object: bool) -> set[str]:
-    match config.representation:
-        case "imaging":
-            return {"imaging"}
-        case "semantics":
-            return {"semantic"}
-        case "joint":
-            return {"imaging", "semantic"}
-        case "both":
-            return {"semantic"} if is_object else {"imaging"}
-
-
 def _stacked(
-    found: list[tuple[int, NDArray[np.float32]]], labelled: Sequence[tuple[Features, Sequence[Point]]], name: str
+    found: Sequence[tuple[int, NDArray[np.float32]]], width: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Vectors (V, K) and their classes (V,); of the features' width also where there is none."""
-    width = getattr(labelled[0][0], name).shape[1]
+    """Vectors (V, width) and their classes (V,); also where there is none."""
     vectors_VK = np.concatenate([np.zeros((0, width), np.float32), *(vectors for _, vectors in found)])
     return vectors_VK, np.array([train_id for train_id, vectors in found for _ in vectors], np.int64)
 

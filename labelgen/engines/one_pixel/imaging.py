@@ -28,11 +28,11 @@ class Imaging(NamedTuple):
 
 def imaging_features(image_HW3: NDArray[np.uint8], map_HW: NDArray[np.int32]) -> Imaging:
     """Colour, texture and saliency of the superpixels of uint8 RGB."""
-    lab_HW3 = cv2.cvtColor(image_HW3, cv2.COLOR_RGB2LAB)
+    lab_HW3 = cv2.cvtColor(image_HW3, cv2.COLOR_RGB2LAB).astype(np.uint8)
     colours = [histograms(map_HW, lab_HW3[..., channel] / 256, BINS) / 3 for channel in range(3)]
     saliency = [np.zeros(map_HW.shape, np.float32) for _ in (None, *CUTS)]
     for values_HW, cuts in zip(saliency, ((0.0, 1.0), *CUTS), strict=True):
-        for place in crops(*map_HW.shape, cuts):
+        for place in crops(map_HW.shape[0], map_HW.shape[1], cuts):
             values_HW[place] = colour_contrast(lab_HW3[place])
     return Imaging(
         np.concatenate(colours, axis=1),
@@ -52,7 +52,7 @@ def texture(image_HW3: NDArray[np.uint8]) -> NDArray[np.float64]:
     from skimage.feature import local_binary_pattern
 
     grey_HW = cv2.cvtColor(image_HW3, cv2.COLOR_RGB2GRAY)
-    return np.asarray(local_binary_pattern(grey_HW, 8, 1, "default") / 256)
+    return np.asarray(local_binary_pattern(grey_HW, 8, 1, "default") / 256)  # type: ignore[no-untyped-call]
 
 
 def colour_contrast(lab_HW3: NDArray[np.uint8]) -> NDArray[np.float32]:

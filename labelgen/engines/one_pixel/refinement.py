@@ -14,7 +14,7 @@ def bands_of(map_HW: NDArray[np.integer], bands: int) -> NDArray[np.int64]:
     H, W = map_HW.shape
     rows = np.repeat(np.arange(H) + 0.5, W)
     middle_S = np.bincount(map_HW.ravel(), rows) / np.bincount(map_HW.ravel())
-    return np.minimum((middle_S / H * bands).astype(np.int64), bands - 1)
+    return np.asarray(np.minimum(middle_S / H * bands, bands - 1), np.int64)
 
 
 def choose(

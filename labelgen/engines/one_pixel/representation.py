@@ -4,6 +4,7 @@ Shapes: C classes, N vectors, K dimensions, G groups, V vectors of all classes, 
 """
 
 import hashlib
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -12,10 +13,12 @@ from numpy.typing import NDArray
 from labelgen.engines.one_pixel.equations import normalise_rows, similarity
 from labelgen.engines.one_pixel.features import Features
 
+Measure = Callable[[NDArray[np.floating], NDArray[np.floating]], NDArray[np.float32]]  # (N, K), (M, K) -> (N, M)
+
 ROUNDS = 20  # of E-M at most; a handful of vectors settles in a few
 
 
-def best_centre(x_NK: NDArray[np.float32]) -> NDArray[np.float32]:
+def best_centre(x_NK: NDArray[np.floating]) -> NDArray[np.float32]:
     """The m (K,) of sum 1 for which the sum of min(x, m) over all vectors is largest (the M step of Eq. 2).
 
     Each dimension's gain falls by one with each vector that m has passed: m rises in all dimensions alike, from their
@@ -27,10 +30,11 @@ def best_centre(x_NK: NDArray[np.float32]) -> NDArray[np.float32]:
     lower = max(upper - 1, 0)
     step = sums_N[upper] - sums_N[lower]
     share = (1 - sums_N[lower]) / step if step > 0 else 0.0
-    return normalise_rows(rising_NK[lower] + share * (rising_NK[upper] - rising_NK[lower])[None])[0]
+    centre_K = rising_NK[lower] + share * (rising_NK[upper] - rising_NK[lower])
+    return np.asarray(normalise_rows(centre_K[None])[0])
 
 
-def object_vector(x_NK: NDArray[np.float32], labelled: int, top_share: float) -> NDArray[np.float32]:
+def object_vector(x_NK: NDArray[np.floating], labelled: int, top_share: float) -> NDArray[np.float32]:
     """(1, K): the vector of a class, begun with the labelled superpixel's: the best centre of its most similar ones.
 
     x_NK: vectors of an image's superpixels. top_share: how many of them count, at least one.
@@ -43,10 +47,10 @@ def object_vector(x_NK: NDArray[np.float32], labelled: int, top_share: float) ->
         centre_K = best_centre(x_NK[chosen])
         if np.array_equal(before, chosen):
             break
-    return centre_K[None]
+    return np.asarray(centre_K[None], np.float32)
 
 
-def scene_vectors(x_NK: NDArray[np.float32], labelled: int, groups: int) -> NDArray[np.float32]:
+def scene_vectors(x_NK: NDArray[np.floating], labelled: int, groups: int) -> NDArray[np.float32]:
     """(G, K): centres of the groups that vectors fall into; fewer than `groups` where there are fewer vectors.
 
     x_NK: vectors of the labelled superpixel's neighbourhood. Groups begin with the labelled one and, one by one, with
@@ -70,7 +74,7 @@ def scene_vectors(x_NK: NDArray[np.float32], labelled: int, groups: int) -> NDAr
 
 
 class ClassVectors(NamedTuple):
-    """Vectors that stand for classes, of which each may have several; rows sum to 1."""
+    """Vectors that stand for classes: of one kind for each class, of which it may have several; rows sum to 1."""
 
     semantic_VD: NDArray[np.float32]
     semantic_class_V: NDArray[np.int64]
@@ -89,23 +93,22 @@ class ClassVectors(NamedTuple):
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()[:16]
 
-    def scores(self, features: Features, classes: int) -> NDArray[np.float32]:
-        """(S, C) in 0..1: how alike each superpixel is to each class; NaN for a class without vectors.
-
-        Of a class that has vectors of both kinds, the geometric mean of both similarities.
-        """
-        semantic_SC = class_scores(features.semantic_SD, self.semantic_VD, self.semantic_class_V, classes)
-        imaging_SC = class_scores(features.imaging_SK, self.imaging_VK, self.imaging_class_V, classes)
-        alone_SC = np.where(np.isnan(semantic_SC), imaging_SC, semantic_SC)
-        has_both_SC = ~np.isnan(semantic_SC) & ~np.isnan(imaging_SC)
-        return np.where(has_both_SC, np.sqrt(semantic_SC * imaging_SC), alone_SC)
+    def scores(self, features: Features, classes: int, measure: Measure) -> NDArray[np.float32]:
+        """(S, C) in 0..1: how alike each superpixel is to each class; NaN for a class without vectors."""
+        semantic_SC = class_scores(features.semantic_SD, self.semantic_VD, self.semantic_class_V, classes, measure)
+        imaging_SC = class_scores(features.imaging_SK, self.imaging_VK, self.imaging_class_V, classes, measure)
+        return np.where(np.isnan(semantic_SC), imaging_SC, semantic_SC)
 
 
 def class_scores(
-    x_SK: NDArray[np.floating], vectors_VK: NDArray[np.float32], class_V: NDArray[np.int64], classes: int
+    x_SK: NDArray[np.floating],
+    vectors_VK: NDArray[np.float32],
+    class_V: NDArray[np.int64],
+    classes: int,
+    measure: Measure = similarity,
 ) -> NDArray[np.float32]:
     """(S, C): how alike each superpixel is to each class, of whose vectors the best counts; NaN for one without any."""
     best_SC = np.full((len(x_SK), classes), np.nan, np.float32)
     for c in np.unique(class_V):
-        best_SC[:, c] = similarity(x_SK, vectors_VK[class_V == c]).max(1)
+        best_SC[:, c] = measure(x_SK, vectors_VK[class_V == c]).max(1)
     return best_SC

@@ -3,12 +3,12 @@
 Shapes: B slices, D features, H W pixels, h w cells of a slice's feature map, S superpixels.
 """
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
+from scipy.sparse import coo_array  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
 from labelgen.engines.proxyclip import Proxy
@@ -64,7 +64,7 @@ def nearest(spans: list[Span], side: int) -> NDArray[np.int64]:
     Slices stand in a grid, so that rows and columns together give the slice whose centre is nearest in the plane.
     """
     centres = np.array([(start + stop) / 2 for start, stop in spans])
-    return np.abs(np.arange(side)[:, None] + 0.5 - centres).argmin(1)
+    return np.asarray(np.abs(np.arange(side)[:, None] + 0.5 - centres).argmin(1))
 
 
 class SemanticNetwork(nn.Module):
@@ -122,7 +122,8 @@ class SemanticNetwork(nn.Module):
         )
         maps_BDhw = self(pixels_B3HW).float().cpu().numpy()
         B, D, h, w = maps_BDhw.shape
-        return pooling(map_HW, slices, (h, w)) @ maps_BDhw.transpose(0, 2, 3, 1).reshape(B * h * w, D)
+        seen_ND = maps_BDhw.transpose(0, 2, 3, 1).reshape(B * h * w, D)
+        return np.asarray(pooling(map_HW, slices, (h, w)) @ seen_ND, np.float32)
 
 
 def pooling(map_HW: NDArray[np.int32], slices: Slices, grid: tuple[int, int]) -> coo_array:
@@ -154,7 +155,7 @@ def _samples(
     return [(own, lower, 1 - share), (own, np.minimum(lower + 1, cells - 1), share)]
 
 
-def _classifier(model: nn.Module) -> Tensor | None:
+def _classifier(model: Any) -> Tensor | None:
     """Weights (K, D) of the linear layer that a HF image classifier ends with, if there is one."""
     inner = set(model.base_model.modules())
     layers = [m for m in model.modules() if isinstance(m, nn.Linear) and m not in inner]

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.cluster.hierarchy import cophenet, linkage
-from scipy.spatial.distance import squareform
+from scipy.cluster.hierarchy import cophenet, linkage  # type: ignore[import-untyped]
+from scipy.spatial.distance import squareform  # type: ignore[import-untyped]
 
 COMPACTNESS = 10.0  # of SLIC: how square superpixels are
 SMOOTHING_PX = 1.0  # of the picture that edges are looked for in
@@ -23,7 +23,7 @@ class Superpixels(NamedTuple):
     edge_M: NDArray[np.float32]  # mean strength of the edge along the border of each pair, 0..1
 
     @property
-    def count(self) -> int:
+    def number(self) -> int:
         """S."""
         return int(self.map_HW.max()) + 1
 
@@ -33,8 +33,8 @@ def find_superpixels(image_HW3: NDArray[np.uint8], count: int) -> Superpixels:
     from skimage.segmentation import slic
 
     found_HW = slic(image_HW3, n_segments=count, compactness=COMPACTNESS, start_label=0)
-    _, map_HW = np.unique(found_HW, return_inverse=True)  # numbers without gaps
-    map_HW = map_HW.reshape(found_HW.shape).astype(np.int32)
+    _, number_P = np.unique(found_HW, return_inverse=True)  # without gaps
+    map_HW = number_P.reshape(found_HW.shape).astype(np.int32)
     return Superpixels(map_HW, *_borders(map_HW, edge_strength(image_HW3)))
 
 
@@ -45,8 +45,7 @@ def edge_strength(image_HW3: NDArray[np.uint8]) -> NDArray[np.float32]:
     """
     lab_HW3 = cv2.cvtColor(image_HW3, cv2.COLOR_RGB2LAB).astype(np.float32)
     smooth_HW3 = cv2.GaussianBlur(lab_HW3, (0, 0), SMOOTHING_PX)
-    steep_HW3 = np.hypot(cv2.Sobel(smooth_HW3, -1, 1, 0), cv2.Sobel(smooth_HW3, -1, 0, 1))
-    steep_HW = steep_HW3.max(2)
+    steep_HW = np.hypot(cv2.Sobel(smooth_HW3, -1, 1, 0), cv2.Sobel(smooth_HW3, -1, 0, 1)).max(2)
     return np.asarray(np.minimum(steep_HW / max(float(np.quantile(steep_HW, 0.99)), 1e-6), 1), np.float32)
 
 
@@ -66,7 +65,7 @@ def _borders(
     return np.stack([keys // count, keys % count], axis=1).astype(np.int32), mean.astype(np.float32)
 
 
-def edge_similarity(pairs_M2: NDArray[np.int32], edge_M: NDArray[np.float32], count: int) -> NDArray[np.float32]:
+def edge_similarity(pairs_M2: NDArray[np.integer], edge_M: NDArray[np.float32], count: int) -> NDArray[np.float32]:
     """E (S, S) in 0..1: 1 minus the strongest edge that has to be crossed between two superpixels, on the best way.
 
     That way is the one in the minimum spanning tree, whose heights single linkage tells. 1 on the diagonal.

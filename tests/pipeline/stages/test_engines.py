@@ -53,7 +53,7 @@ def compared(toy: tuple[object, ...], tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture(scope="session")
-def others(toy: tuple[object, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def others(toy: tuple[object, ...], toy_points: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folders of runs in which the other engines have labelled val."""
 
     def make(folder: Path) -> None:
@@ -61,6 +61,8 @@ def others(toy: tuple[object, ...], tmp_path_factory: pytest.TempPathFactory) ->
         carbseg("labels", *toy, *VAL, "--engine", "clims", "--out", folder / "clims")
         shutil.copytree(folder / "clims" / "engine" / "cam", folder / "cam" / "engine" / "cam")
         carbseg("labels", *toy, *VAL, "--engine", "cam", "--out", folder / "cam")
+        with_points = ("--engine", "one-pixel", "--points", toy_points, "--out", folder / "one-pixel")
+        carbseg("labels", *toy, *VAL, *with_points)
 
     return made_once(tmp_path_factory, "engines", make)
 
@@ -108,6 +110,7 @@ def test_provenance_names_the_engine_its_settings_and_its_weights(val_stores: di
     assert {name: list(said["weights_sha256"]) for name, said in about.items()} == {
         **{"proxyclip": [], "clip-es": []},
         **{"cam": ["network"], "clims": ["network"]},
+        "one-pixel": ["vectors", "features"],
     }
     assert about["cam"]["weights_sha256"] != about["clims"]["weights_sha256"]
 

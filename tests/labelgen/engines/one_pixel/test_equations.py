@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from labelgen.engines.one_pixel import equations
-from labelgen.engines.one_pixel.equations import refine, similarity
+from labelgen.engines.one_pixel.equations import cosine, refine, similarity
 
 
 def test_similarity_is_the_sum_of_the_smaller_of_two_normalised_numbers() -> None:
@@ -15,6 +15,11 @@ def test_similarity_is_the_sum_of_the_smaller_of_two_normalised_numbers() -> Non
 
 def test_a_row_of_zeros_is_like_nothing() -> None:
     np.testing.assert_array_equal(similarity(np.zeros((1, 3)), np.eye(3)), np.zeros((1, 3)))
+
+
+def test_cosines_are_of_rows_whatever_their_length() -> None:
+    x = np.array([[3.0, 4.0], [0.0, 2.0], [0.0, 0.0]])
+    np.testing.assert_allclose(cosine(x, np.array([[10.0, 0.0], [0.0, 1.0]])), [[0.6, 0.8], [0, 1], [0, 0]], atol=1e-6)
 
 
 @pytest.mark.parametrize(("rows", "others"), [(0, 2), (2, 0)])
