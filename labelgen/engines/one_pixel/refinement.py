@@ -32,7 +32,7 @@ def choose(
     usable_SC = np.where(is_allowed_SC & (scores_SC >= threshold), scores_SC, -np.inf)
     objects_SC, scenes_SC = (np.where(kind_C, usable_SC, -np.inf) for kind_C in (is_object_C, ~is_object_C))
     object_S, scene_S = objects_SC.max(1), scenes_SC.max(1)
-    needed_S = np.where(np.isfinite(scene_S), object_margin * scene_S, -np.inf)
+    needed_S = object_margin * np.where(np.isfinite(scene_S), scene_S, 0)
     is_object_S = np.isfinite(object_S) & (object_S >= needed_S)
     label_S = np.where(is_object_S, objects_SC.argmax(1), scenes_SC.argmax(1))
     return np.where(np.isfinite(object_S) | np.isfinite(scene_S), label_S, UNLABELLED)
