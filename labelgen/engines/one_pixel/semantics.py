@@ -18,6 +18,7 @@ from labelgen.samples import InputError
 from labelgen.views import Box
 
 Semantics = Literal["classes", "features"]
+PIXELS_AT_ONCE = 2**22  # of slices that the network sees
 SMALLEST_SIDE_PX = 32  # of a resized slice: below it there are hardly any features
 
 Span = tuple[int, int]
@@ -113,14 +114,14 @@ class SemanticNetwork(nn.Module):
     ) -> NDArray[np.float32]:
         """(S, D): means over each superpixel of what was seen at its pixels, each in the slice with the nearest centre.
 
-        scale: slices are resized by it before the network sees them, all at once.
+        scale: slices are resized by it before the network sees them.
         """
         sides = [max(SMALLEST_SIDE_PX, round(max(stop - start for start, stop in spans) * scale)) for spans in slices]
         seen = [resize_image(image_HW3[y0:y1, x0:x1], *sides) for y0, x0, y1, x1 in slices.boxes]
-        pixels_B3HW = (
-            torch.from_numpy(np.stack(seen)).to(next(self.parameters()).device).permute(0, 3, 1, 2).float() / 255
-        )
-        maps_BDhw = self(pixels_B3HW).float().cpu().numpy()
+        pixels_B3HW = torch.from_numpy(np.stack(seen)).permute(0, 3, 1, 2)
+        device, at_once = next(self.parameters()).device, max(1, PIXELS_AT_ONCE // (sides[0] * sides[1]))
+        maps = [self(some.to(device).float() / 255).float().cpu() for some in pixels_B3HW.split(at_once)]
+        maps_BDhw = torch.cat(maps).numpy()
         B, D, h, w = maps_BDhw.shape
         seen_ND = maps_BDhw.transpose(0, 2, 3, 1).reshape(B * h * w, D)
         return np.asarray(pooling(map_HW, slices, (h, w)) @ seen_ND, np.float32)

@@ -316,11 +316,12 @@ def test_clip_es_labels_that_were_killed_equal_uninterrupted_ones(
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("two processes")
-@pytest.mark.parametrize("name", ["proxyclip", "clip-es"])
+@pytest.mark.parametrize("name", ["proxyclip", "clip-es", "one-pixel"])
 def test_two_processes_label_what_one_labels(
-    name: str, toy: tuple[object, ...], val_stores: dict[str, PseudoLabelStore], tmp_path: Path
+    name: str, toy: tuple[object, ...], toy_points: Path, val_stores: dict[str, PseudoLabelStore], tmp_path: Path
 ) -> None:
-    carbseg_process("labels", *toy, *VAL, "--engine", name, "--out", tmp_path, processes=2)
+    line = ("labels", *toy, *VAL, "--points", toy_points, "--engine", name, "--out", tmp_path)
+    carbseg_process(*line, processes=2)
     assert contents(tmp_path / "labels" / "val.zarr") == contents(Path(val_stores[name].path))
 
 

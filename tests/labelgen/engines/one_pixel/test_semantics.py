@@ -16,7 +16,7 @@ from transformers import (
     ViTForImageClassification,
 )
 
-from labelgen.engines.one_pixel import mosf_slices
+from labelgen.engines.one_pixel import mosf_slices, semantics
 from labelgen.engines.one_pixel.semantics import SemanticNetwork, Slices, fusion_slices, nearest, pooling
 from labelgen.images import IMAGENET_MEAN, IMAGENET_STD, normalise
 from labelgen.samples import InputError
@@ -132,6 +132,18 @@ def test_slices_are_seen_alone_and_resized(tmp_path: Path) -> None:
     single = Slices([(0, 64)], [(0, 96)])
     alone, changed = (network.pooled(pixels, map_HW, single, 2.0) for pixels in (image, other))
     assert np.abs(alone[0] - changed[0]).max() > 1e-6
+
+
+def test_slices_have_the_same_vectors_seen_at_once_or_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    classifier("resnet").save_pretrained(tmp_path)
+    network = SemanticNetwork.from_pretrained(str(tmp_path), "classes")
+    image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+    map_HW = (np.arange(96) >= 40).astype(np.int32)[None].repeat(64, 0)
+    at_once = network.pooled(image, map_HW, fusion_slices(64, 96), 1.0)
+    monkeypatch.setattr(semantics, "PIXELS_AT_ONCE", 1)
+    np.testing.assert_allclose(network.pooled(image, map_HW, fusion_slices(64, 96), 1.0), at_once, atol=1e-5)
 
 
 def test_a_missing_network_is_one_line_that_names_the_folder_form(tmp_path: Path) -> None:
