@@ -65,13 +65,15 @@ class Anew(FeatureFolder):
 
 
 def one_pixel(device: str, folder: Path) -> OnePixelEngine:
-    """Classes are random vectors; nothing is kept. folder: for weights."""
+    """Classes are what some superpixels show; nothing is kept. folder: for weights."""
     network = folder / "imagenet"
     imagenet_classifier().save_pretrained(network)
     config, classes = OnePixelConfig(features=str(network)), np.arange(len(CAMVID_CLASSES))
     seen = feature_folder(config, folder, torch.device(device))
-    semantic_SD, imaging_SK = (getattr(seen.compute(picture()), name) for name in ("semantic_SD", "imaging_SK"))
-    vectors = ClassVectors(semantic_SD[classes], classes, imaging_SK[classes], classes)
+    semantic_SD = seen.compute(picture()).semantic_SD.astype(np.float32)
+    vectors = ClassVectors(
+        semantic_SD[classes % len(semantic_SD)], classes, np.zeros((0, 128), np.float32), classes[:0]
+    )
     return OnePixelEngine(vectors, CAMVID_CLASSES, config, Anew(folder, seen.decided_by, seen.compute))
 
 
