@@ -27,6 +27,7 @@ from labelgen.engines.one_pixel.engine import OnePixelEngine, feature_folder
 from labelgen.engines.one_pixel.features import FeatureFolder, Features
 from labelgen.engines.one_pixel.representation import ClassVectors
 from labelgen.engines.proxyclip import Proxy, ProxyCLIP, ProxyCLIPConfig
+from labelgen.images import resize_image
 from labelgen.label import Labeller, Prepared, view_pixels
 from labelgen.views import ViewConfig, global_views
 from pipeline.commands.options import quiet_libraries
@@ -78,8 +79,8 @@ def one_pixel(device: str, folder: Path) -> OnePixelEngine:
 
 
 def picture() -> NDArray[np.uint8]:
-    """Noise."""
-    return np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8)
+    """Blobs of colour: noise itself would be one superpixel."""
+    return resize_image(np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint8), *SIZE)
 
 
 def engines(device: str, folder: Path) -> dict[str, Engine]:
