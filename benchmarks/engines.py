@@ -22,7 +22,12 @@ from labelgen.engines.clip_es import ClipES, ClipESEngine
 from labelgen.engines.engine import Engine
 from labelgen.engines.fit import NETWORK, FittedEngine
 from labelgen.engines.network import CamNetwork, CamNetworkConfig
+from labelgen.engines.one_pixel.config import OnePixelConfig
+from labelgen.engines.one_pixel.engine import OnePixelEngine, feature_folder
+from labelgen.engines.one_pixel.features import FeatureFolder, Features
+from labelgen.engines.one_pixel.representation import ClassVectors
 from labelgen.engines.proxyclip import Proxy, ProxyCLIP, ProxyCLIPConfig
+from labelgen.images import resize_image
 from labelgen.label import Labeller, Prepared, view_pixels
 from labelgen.views import ViewConfig, global_views
 from pipeline.commands.options import quiet_libraries
@@ -45,6 +50,39 @@ def resnet50() -> CamNetwork:
     return CamNetwork(CamNetworkConfig(backbone="resnet50", num_labels=len(CAMVID_CLASSES)))
 
 
+def imagenet_classifier() -> Any:
+    """ResNet-50 with random weights, that tells ImageNet's 1000 classes apart."""
+    from transformers import ResNetConfig, ResNetForImageClassification
+
+    return ResNetForImageClassification(ResNetConfig(num_labels=1000))
+
+
+class Anew(FeatureFolder):
+    """Features that are computed whenever they are asked for, of one picture."""
+
+    def of(self, path: str | Path) -> Features:
+        """Those of the picture, whatever the path."""
+        return self.compute(picture())
+
+
+def one_pixel(device: str, folder: Path) -> OnePixelEngine:
+    """Classes are what some superpixels show; nothing is kept. folder: for weights."""
+    network = folder / "imagenet"
+    imagenet_classifier().save_pretrained(network)
+    config, classes = OnePixelConfig(features=str(network)), np.arange(len(CAMVID_CLASSES))
+    seen = feature_folder(config, folder, torch.device(device))
+    semantic_SD = seen.compute(picture()).semantic_SD.astype(np.float32)
+    vectors = ClassVectors(
+        semantic_SD[classes % len(semantic_SD)], classes, np.zeros((0, 128), np.float32), classes[:0]
+    )
+    return OnePixelEngine(vectors, CAMVID_CLASSES, config, Anew(folder, seen.decided_by, seen.compute))
+
+
+def picture() -> NDArray[np.uint8]:
+    """Blobs of colour: noise itself would be one superpixel."""
+    return resize_image(np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint8), *SIZE)
+
+
 def engines(device: str, folder: Path) -> dict[str, Engine]:
     """By name; CLIMS looks at images as CAM does. folder: for weights."""
     dense = WordlessCLIP(vit_b16()).to(device)
@@ -55,14 +93,14 @@ def engines(device: str, folder: Path) -> dict[str, Engine]:
         "clip-es": ClipESEngine(ClipES(dense), CAMVID_CLASSES),
         "proxyclip": Labeller(ProxyCLIP(dense, proxy, ProxyCLIPConfig())),
         "cam": FittedEngine(folder, CamConfig(), torch.device(device)),
+        "one-pixel": one_pixel(device, folder),
     }
 
 
 def turns(asked: dict[str, Engine], device: str, rounds: int) -> dict[str, list[float]]:
     """Seconds of each engine for an image that has been read, round by round, after one that does not count."""
     clock = time.process_time if device == "cpu" else time.perf_counter
-    pixels_HW3 = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8)
-    images = {name: whole(pixels_HW3, engine.patch_px) for name, engine in asked.items()}
+    images = {name: whole(picture(), engine.patch_px) for name, engine in asked.items()}
     text_CD = torch.nn.functional.normalize(torch.randn(len(CAMVID_CLASSES), EMBEDDING), dim=-1).to(device)
     taken: dict[str, list[float]] = {name: [] for name in asked}
     for _ in range(1 + rounds):

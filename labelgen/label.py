@@ -28,6 +28,7 @@ class Prepared:
     views: list[View]
     pixels_HW3: list[NDArray[np.uint8]]
     image_labels: Sequence[int] | None = None  # None: nobody has said
+    image_path: str = ""  # where it lies, for engines that keep what they find out about its pixels
 
 
 def prepare(sample: Sample, config: ViewConfig, patch_px: int) -> Prepared:
@@ -36,7 +37,7 @@ def prepare(sample: Sample, config: ViewConfig, patch_px: int) -> Prepared:
     size = image_HW3.shape[0], image_HW3.shape[1]
     views = [*global_views(config, *size), *local_views(config, sample["image_id"], *size)]
     pixels = [view_pixels(image_HW3, view, patch_px) for view in views]
-    return Prepared(sample["image_id"], size, views, pixels, sample["image_labels"])
+    return Prepared(sample["image_id"], size, views, pixels, sample["image_labels"], sample["image_path"])
 
 
 def view_pixels(image_HW3: NDArray[np.uint8], view: View, patch_px: int) -> NDArray[np.uint8]:

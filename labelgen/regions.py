@@ -33,8 +33,8 @@ class Refiner(Protocol):
     def about(self) -> Mapping[str, Any]:
         """Everything that decides what it says, ready for JSON."""
 
-    def regions(self, image_id: str, image_HW3: NDArray[np.uint8]) -> Regions:
-        """Those of one image. image_HW3: RGB in 0..255."""
+    def regions(self, image_path: str, image_HW3: NDArray[np.uint8]) -> Regions:
+        """Those of one image. image_HW3: what the file holds, RGB in 0..255."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,13 +98,13 @@ class Refinement:
         return {"threshold": self.threshold, **self.refiner.about}
 
     def scores(
-        self, image_id: str, image_HW3: NDArray[np.uint8], classes_HW: NDArray[np.uint8], classes: int
+        self, image_path: str, image_HW3: NDArray[np.uint8], classes_HW: NDArray[np.uint8], classes: int
     ) -> NDArray[np.float32]:
         """(C, h, w) in 0..1, NaN where nothing is said: of the superpixels below the centres of cells of CELL_PX.
 
         classes_HW: what the network calls each pixel, 0..C-1.
         """
-        superpixels_HW, context_SS, is_allowed_SC = self.refiner.regions(image_id, image_HW3)
+        superpixels_HW, context_SS, is_allowed_SC = self.refiner.regions(image_path, image_HW3)
         shares_SC = class_shares(classes_HW, superpixels_HW, classes)
         scores_SC = silence(refine(shares_SC, context_SS), is_allowed_SC, self.threshold)
         height, width = superpixels_HW.shape
@@ -131,8 +131,8 @@ class SlicRefiner:
         config = self._config
         return {"slic": {"superpixels": config.superpixels, "colour": config.colour, "reach": config.reach}}
 
-    def regions(self, image_id: str, image_HW3: NDArray[np.uint8]) -> Regions:
-        """Of any image, whatever it is called."""
+    def regions(self, image_path: str, image_HW3: NDArray[np.uint8]) -> Regions:
+        """Of any image, wherever it is."""
         from skimage.color import rgb2lab
         from skimage.segmentation import slic
 

@@ -76,7 +76,7 @@ def _label(
     else:
         # Only classes that are present: the share of another one would leave its superpixel silent.
         classes_HW = predict(student, image_HW3, is_present_C=is_present_C)
-        logits_Chw = refinement.scores(image_id, image_HW3, classes_HW, len(is_present_C))
+        logits_Chw = refinement.scores(sample["image_path"], image_HW3, classes_HW, len(is_present_C))
     whole = LocalView((0, 0, *size), 1.0, logits_Chw)
     return ImageLogits(image_id, size, is_present_C.nonzero()[0].tolist(), [logits_Chw], [whole])
 

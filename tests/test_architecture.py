@@ -32,7 +32,11 @@ ORDER = {
         *("names", "progress", "runs", "datasets", "toy", "config", "suggestion", "stages"),
         *("commands", "cli", "__main__"),
     ],
-    "labelgen.engines": ["engine", "clip_es", "proxyclip", "network", "fit", "cam", "clims", "table"],
+    "labelgen.engines": ["engine", "clip_es", "proxyclip", "network", "fit", "cam", "clims", "one_pixel", "table"],
+    "labelgen.engines.one_pixel": [
+        *("equations", "superpixels", "imaging", "semantics", "features", "representation", "refinement", "config"),
+        *("fit", "engine"),
+    ],
     "pipeline.datasets": [
         *("classes", "truth", "tags", "tag_noise", "derived_tags", "layouts", "hub", "registry"),
         *("check", "fetch"),

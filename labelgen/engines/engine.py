@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from labelgen.label import Asked, Batch, Prepared
 from labelgen.maskclip import DenseCLIP
+from labelgen.regions import Refiner
 from labelgen.samples import ClassSet, Sample
 
 OnStep = Callable[[int, int], object]  # hears (steps done, steps in all)
@@ -60,8 +61,12 @@ class EngineSpec:
 
     is_dense: it compares any view with any text, as MaskCLIP does: local views, single sentences (labels.per_prompt)
     and 8 bits in the store suit it. Others see whole images and their classes. begin: raises InputError for weights
-    that are not at hand. fit: for engines that first learn from the training split's image-level labels; done when it
-    returns, and goes on where it was cut. fitted_on: the engine whose fitted network this one's fit starts from.
+    that are not at hand. fit: for engines that first learn from the training split; done when it returns, and goes on
+    where it was cut. fitted_on: the engine whose fitted network this one's fit starts from. uses_labels: whether, with
+    all engines' settings, image-level labels say what may be in an image; else every class may, and none are asked for.
+    is_given: whether what no default can stand for is in the settings; comparisons of all engines leave the others out.
+    refiner: what an engine knows of the regions of images, for further rounds (`labelgen.regions`); with the settings
+    of all engines, the classes, the run's folder for engines, and the device.
     """
 
     about: str
@@ -72,6 +77,9 @@ class EngineSpec:
     is_dense: bool = False
     fit: Callable[[Inputs, Sequence[Sample], OnStep], object] | None = None
     fitted_on: str = ""
+    uses_labels: Callable[[Any], bool] = lambda settings: True
+    is_given: Callable[[Any], bool] = lambda settings: True
+    refiner: Callable[[Any, ClassSet, Path, torch.device], Refiner] | None = None
 
 
 def ask_each(images: Sequence[Prepared], maps_of: Callable[[Prepared, int], NDArray[np.float32]]) -> Asked:

@@ -5,6 +5,7 @@ from typing import Any
 
 from labelgen.engines import cam, clims, clip_es, proxyclip
 from labelgen.engines.engine import EngineSpec
+from labelgen.engines.one_pixel.engine import ENGINE as ONE_PIXEL
 from labelgen.label import Labeller
 
 
@@ -25,6 +26,7 @@ ENGINES: dict[str, EngineSpec] = {
     "clip-es": clip_es.ENGINE,
     "cam": cam.ENGINE,
     "clims": clims.ENGINE,
+    "one-pixel": ONE_PIXEL,
 }
 # Each engine's settings under its own name: --set clip_es.confidence=0.9.
 EngineSettings: Any = make_dataclass(

@@ -93,8 +93,9 @@ def score(run: "Run", split: str) -> None:
     click.echo(f"Pseudo-labels in {store.path} against truth, percent; {len(samples)} images")
     click.echo(markdown_by_class(rows, store.class_names))
     right, found = percent(image_labels.precision), percent(image_labels.recall)
-    guessed = " (guessed by CLIP)" if store.provenance["image_labels"]["source"] == "auto" else ""
-    click.echo(f"\nimage-level labels{guessed}: precision {right}, recall {found}")
+    about = {"auto": " (guessed by CLIP)", "none": " (none given: every class may be in every image)"}
+    source = about.get(store.provenance["image_labels"]["source"], "")
+    click.echo(f"\nimage-level labels{source}: precision {right}, recall {found}")
     file = run.out / f"labels-{split}.json"
     write_json(file, {"rows": rows, "image_labels": {"precision": right, "recall": found}})
     click.echo(f"scores in {file}")

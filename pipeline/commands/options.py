@@ -35,6 +35,7 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
         stores: str | None,
         config: str | None,
         tags: str | None,
+        points: str | None,
         settings: tuple[str, ...],
         **others: Any,
     ) -> Any:
@@ -50,6 +51,8 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
             raise InputError(f"--tags takes a .csv or .json file, or auto, got {tags!r}")
         if tags is not None:
             settings = (*settings, "tags.source=auto" if tags == "auto" else f"tags.file={json.dumps(tags)}")
+        if points is not None:
+            settings = (*settings, f"one_pixel.points={json.dumps(points)}")
         return command(run=Run.of(dataset, data_root, clip, out, stores, config, settings, engine), **others)
 
     options = [
@@ -61,6 +64,7 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--stores", help="Folder or fsspec URL (s3://...) of the pseudo-labels. Default: OUT/labels."),
         click.option("--config", help="TOML file of settings, on top of the data set's preset."),
         click.option("--tags", help="Image-level labels: a CSV or JSON file, or 'auto': CLIP guesses them."),
+        click.option("--points", help="One labelled pixel per class, a CSV file: what --engine one-pixel starts from."),
         click.option(
             "--set", "settings", multiple=True, metavar="NAME=VALUE", help="One setting, e.g. train.steps=100."
         ),

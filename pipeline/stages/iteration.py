@@ -11,7 +11,8 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from evaluation.tables import markdown
-from labelgen.regions import Refinement, SlicRefiner
+from labelgen.engines.table import ENGINES
+from labelgen.regions import Refinement, Refiner, SlicRefiner
 from labelgen.samples import InputError, Sample
 from labelgen.store import PseudoLabelStore
 from pipeline.datasets.layouts import TRAIN_SPLIT
@@ -43,12 +44,13 @@ def iterate(run: Run, split: str, names: Sequence[str], rounds: int) -> dict[str
     run.samples(split, with_truth=True)  # a missing split should not wait for the training
     is_main = process_state().is_main_process
     make_labels(run, TRAIN_SPLIT)
+    refinement = _refinement(run)
     folders = [_of_round(run, number) for number in range(rounds + 1)]
     for number, here in enumerate(folders):
         if is_main:
             print(f"round {number} of {rounds}", file=sys.stderr)
         if number:
-            _look_again(folders[number - 1], here, names[0])
+            _look_again(folders[number - 1], here, names[0], refinement)
         for name, config in configs.items():
             train_student(here, config, name)
     students = [_row_of(number, name) for number in range(rounds + 1) for name in names]
@@ -92,7 +94,7 @@ def _of_round(run: Run, number: int) -> Run:
     return replace(run, out=out, stores=str(out / "labels"), suggestion="")
 
 
-def _look_again(before: Run, here: Run, name: str) -> None:
+def _look_again(before: Run, here: Run, name: str, refinement: Refinement | None) -> None:
     """The pseudo-labels of a round, made or completed, from a student of the round before."""
     from segtrain.model import load_student
     from segtrain.relabel import relabel
@@ -105,7 +107,7 @@ def _look_again(before: Run, here: Run, name: str) -> None:
             PseudoLabelStore.open(before.store_path(TRAIN_SPLIT)),
             here.store_path(TRAIN_SPLIT),
             bar.update,
-            refinement=_refinement(here),
+            refinement=refinement,
             part=state.process_index,
             parts=state.num_processes,
         )
@@ -114,9 +116,15 @@ def _look_again(before: Run, here: Run, name: str) -> None:
 
 
 def _refinement(run: Run) -> Refinement | None:
-    """What makes pseudo-labels of class maps. An engine that knows the regions of its images belongs here."""
-    config = run.config.iterate
-    return Refinement(SlicRefiner(config, len(run.spec.classes)), config.threshold) if config.refine else None
+    """What makes pseudo-labels of class maps: with the regions that the run's engine knows, or SLIC's."""
+    config, classes = run.config.iterate, run.spec.classes
+    if not config.refine:
+        return None
+    known = ENGINES[run.config.labels.engine].refiner
+    refiner: Refiner = SlicRefiner(config, len(classes))
+    if known is not None:
+        refiner = known(run.config, classes, run.out / "engine", own_device())
+    return Refinement(refiner, config.threshold)
 
 
 def _label_scores(run: Run, samples: Sequence[Sample], name: str) -> dict[str, float | None]:

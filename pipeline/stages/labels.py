@@ -41,8 +41,7 @@ def make_labels(
     run.samples(split)  # what is missing should be said before CLIP is loaded and label maps are read
     spec = _engine_spec(run, split)
     state, dense = process_state(), _load(run)
-    with state.main_process_first():  # the others find image-level labels derived
-        samples = run.samples(split, with_tags=True)
+    samples = _labelled_samples(run, spec, split)
     unknown = next((sample["image_id"] for sample in samples if sample["image_labels"] is None), None)
     if unknown is not None and run.config.tags.source != "auto":
         raise InputError(
@@ -78,7 +77,7 @@ def make_labels(
                 "dataset": run.spec.name,
                 "split": split,
                 "clip_id": run.clip,
-                "image_labels": asdict(run.config.tags) | {"file": Path(run.config.tags.file).name},
+                "image_labels": _about_image_labels(run, spec),
             }
             | _provenance(run, engine),
             part=(index - 1) * state.num_processes + state.process_index,
@@ -116,6 +115,32 @@ def _engine_spec(run: Run, split: str) -> "EngineSpec":
     return spec
 
 
+def _labelled_samples(run: Run, spec: "EngineSpec", split: str) -> list[Sample]:
+    """A split with its image-level labels; all classes in every image, where the engine uses none.
+
+    Raises InputError for labels that were given to no avail.
+    """
+    from labelgen.engines.table import section
+
+    if not spec.uses_labels(run.config):
+        if run.config.tags.file or run.config.tags.source == "auto":
+            own = f"{section(run.config.labels.engine)}.use_labels"
+            raise InputError(
+                f"--tags are image-level labels, which {own}=false leaves unused: set it to true, or drop them"
+            )
+        everything = list(range(len(run.spec.classes)))
+        return [{**sample, "image_labels": everything} for sample in run.samples(split)]
+    with process_state().main_process_first():  # the others find image-level labels derived
+        return run.samples(split, with_tags=True)
+
+
+def _about_image_labels(run: Run, spec: "EngineSpec") -> dict[str, Any]:
+    """Where image-level labels are from, for provenance."""
+    if not spec.uses_labels(run.config):
+        return {"source": "none"}
+    return asdict(run.config.tags) | {"file": Path(run.config.tags.file).name}
+
+
 def _begin_engine(run: Run, spec: "EngineSpec", dense: "DenseCLIP", part: tuple[int, int]) -> "Engine":
     """The engine of the run, fitted first where it has to be. Raises InputError for what it lacks."""
     from labelgen.engines.engine import Inputs
@@ -129,8 +154,7 @@ def _begin_engine(run: Run, spec: "EngineSpec", dense: "DenseCLIP", part: tuple[
 
         if part[0] > 1 and not (inputs.folder / config.engine / "network").is_dir():
             raise InputError(f"{config.engine} is fitted first, by --shard 1/{part[1]}; begin the others after that")
-        with state.main_process_first():  # the others find image-level labels derived
-            samples = run.samples(TRAIN_SPLIT, with_tags=True)
+        samples = _labelled_samples(run, spec, TRAIN_SPLIT)
         with progress(0, f"fitting {config.engine}", "steps", shown=state.is_main_process) as bar:
 
             def on_step(step: int, steps: int) -> None:

@@ -11,7 +11,14 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import CLIPConfig, CLIPModel, Dinov2Config, Dinov2Model
+from transformers import (
+    CLIPConfig,
+    CLIPModel,
+    Dinov2Config,
+    Dinov2Model,
+    ResNetConfig,
+    ResNetForImageClassification,
+)
 
 from benchmarks import engines, growth, labels, scores, training
 from benchmarks.scaleout import Cost, table
@@ -62,13 +69,15 @@ def test_labels(small: None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Capt
 def test_engines(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     small_dino = Dinov2Config(hidden_size=24, num_hidden_layers=1, num_attention_heads=2)
     small_cam = CamNetworkConfig(width=4, num_labels=len(CAMVID_CLASSES))
+    small_resnet = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic")
     monkeypatch.setattr(engines, "vit_b16", small_vit)
     monkeypatch.setattr(engines, "dinov2_base", lambda: Dinov2Model(small_dino))
     monkeypatch.setattr(engines, "resnet50", lambda: CamNetwork(small_cam))
+    monkeypatch.setattr(engines, "imagenet_classifier", lambda: ResNetForImageClassification(small_resnet))
     monkeypatch.setattr(engines, "SIZE", (64, 96))
     _, maskclip, *others = rows(run_bench(engines, monkeypatch, capfd, "--quick", "--device", "cpu"))
     assert (maskclip[0], maskclip[2]) == ("maskclip", "1.00")
-    assert [cells[0] for cells in others] == ["clip-es", "proxyclip", "cam"]
+    assert [cells[0] for cells in others] == ["clip-es", "proxyclip", "cam", "one-pixel"]
     for _, taken, times, _ in others:
         assert float(times) == pytest.approx(float(taken) / float(maskclip[1]), rel=0.05)
 

@@ -58,7 +58,7 @@ class Halves:
 
     about: Mapping[str, Any] = {"halves": 2}
 
-    def regions(self, image_id: str, image_HW3: np.ndarray) -> Regions:
+    def regions(self, image_path: str, image_HW3: np.ndarray) -> Regions:
         height, width = image_HW3.shape[:2]
         halves_HW = np.broadcast_to(np.arange(width) >= width // 2, (height, width)).astype(int)
         return Regions(halves_HW, np.eye(2, dtype=np.float32), np.array([[True, True], [False, True]]))

@@ -41,7 +41,7 @@ def test_masks_are_refined_shares_of_the_predicted_classes_and_silent_below_the_
     for sample in samples[:3]:
         image_HW3, is_present_C = read_image(sample["image_path"]), source.labels_of(sample["image_id"])
         classes_HW = predict(student, image_HW3, is_present_C=is_present_C)  # type: ignore[arg-type]
-        superpixels_HW, context_SS, is_allowed_SC = REFINER.regions(sample["image_id"], image_HW3)
+        superpixels_HW, context_SS, is_allowed_SC = REFINER.regions(sample["image_path"], image_HW3)
         scores_SC = refine(class_shares(classes_HW, superpixels_HW, len(CLASSES)), context_SS)
         is_silent_S = np.isnan(silence(scores_SC, is_allowed_SC, 0.7)[:, 0])
         labels_HW = np.where(is_silent_S, 255, scores_SC.argmax(1))[superpixels_HW]

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.datasets import DATASETS
 from tests.conftest import carbseg, carbseg_process, made_once
+from tests.files import points_file
 
 # Small shards, so that a run can be cut between them.
 SMALL = ("--dataset", "toy", "--set", "labels.images_per_shard=2")
@@ -38,3 +40,12 @@ def run_in_two(clip_folder: Path, toy_root: Path, tmp_path_factory: pytest.TempP
         (folder / "said.txt").write_text(done.stdout)
 
     return made_once(tmp_path_factory, "two", make)
+
+
+@pytest.fixture(scope="session")
+def toy_points(toy_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of one labelled pixel per class of the toy scenes."""
+    spec = DATASETS["toy"]
+    samples = spec.list_samples(toy_root, "train", with_truth=True, with_tags=False)
+    folder = tmp_path_factory.mktemp("points")
+    return points_file(folder / "points.csv", samples, spec.classes.names)

@@ -55,7 +55,7 @@ def compared(toy: tuple[object, ...], tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture(scope="session")
-def others(toy: tuple[object, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def others(toy: tuple[object, ...], toy_points: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folders of runs in which the other engines have labelled val."""
 
     def make(folder: Path) -> None:
@@ -63,6 +63,8 @@ def others(toy: tuple[object, ...], tmp_path_factory: pytest.TempPathFactory) ->
         carbseg("labels", *toy, *VAL, "--engine", "clims", "--out", folder / "clims")
         shutil.copytree(folder / "clims" / "engine" / "cam", folder / "cam" / "engine" / "cam")
         carbseg("labels", *toy, *VAL, "--engine", "cam", "--out", folder / "cam")
+        with_points = ("--engine", "one-pixel", "--points", toy_points, "--out", folder / "one-pixel")
+        carbseg("labels", *toy, *VAL, *with_points)
 
     return made_once(tmp_path_factory, "engines", make)
 
@@ -110,6 +112,7 @@ def test_provenance_names_the_engine_its_settings_and_its_weights(val_stores: di
     assert {name: list(said["weights_sha256"]) for name, said in about.items()} == {
         **{"proxyclip": [], "clip-es": []},
         **{"cam": ["network"], "clims": ["network"]},
+        "one-pixel": ["vectors", "features"],
     }
     assert about["cam"]["weights_sha256"] != about["clims"]["weights_sha256"]
 
@@ -315,11 +318,12 @@ def test_clip_es_labels_that_were_killed_equal_uninterrupted_ones(
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("two processes")
-@pytest.mark.parametrize("name", ["proxyclip", "clip-es"])
+@pytest.mark.parametrize("name", ["proxyclip", "clip-es", "one-pixel"])
 def test_two_processes_label_what_one_labels(
-    name: str, toy: tuple[object, ...], val_stores: dict[str, PseudoLabelStore], tmp_path: Path
+    name: str, toy: tuple[object, ...], toy_points: Path, val_stores: dict[str, PseudoLabelStore], tmp_path: Path
 ) -> None:
-    carbseg_process("labels", *toy, *VAL, "--engine", name, "--out", tmp_path, processes=2)
+    line = ("labels", *toy, *VAL, "--points", toy_points, "--engine", name, "--out", tmp_path)
+    carbseg_process(*line, processes=2)
     assert contents(tmp_path / "labels" / "val.zarr") == contents(Path(val_stores[name].path))
 
 
