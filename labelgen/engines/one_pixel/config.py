@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from labelgen.engines.one_pixel.semantics import Semantics
+from labelgen.engines.one_pixel.semantics import Dtype, Semantics
 from labelgen.samples import ClassSet, InputError
 
 # What is countable and looks like itself to an ImageNet classifier, by the names that data sets use.
@@ -24,6 +24,7 @@ class OnePixelConfig:
     points: str = ""  # CSV file of the labelled pixels (--points): image,x,y,class
     features: str = "microsoft/resnet-50"  # HF folder or hub id of an image classifier, or of a backbone
     semantics: Semantics = "features"  # of it: class activations ("classes", the paper), or the features before them
+    dtype: Dtype = "float32"  # of its products; bfloat16 is quicker where the machine has it
     scale: float = 2.0  # slices are resized by this before the network sees them
     superpixels: int = 400  # about, in an image
     mosf: bool = True  # False: the network sees the image at once ("Single Enc.")

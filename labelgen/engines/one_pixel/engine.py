@@ -98,8 +98,8 @@ def feature_folder(config: OnePixelConfig, folder: Path, device: torch.device) -
     decided_by: dict[str, Any] = {"superpixels": config.superpixels}
     network = None
     if config.needs_network:
-        network = SemanticNetwork.from_pretrained(config.features, config.semantics, device)
-        decided_by |= {"semantics": config.semantics, "scale": config.scale, "mosf": config.mosf}
+        network = SemanticNetwork.from_pretrained(config.features, config.semantics, device, config.dtype)
+        decided_by |= {"semantics": config.semantics, "dtype": config.dtype, "scale": config.scale, "mosf": config.mosf}
         decided_by["network_sha256"] = digest_weights(network)
 
     def pooled(image_HW3: NDArray[np.uint8], map_HW: NDArray[np.int32]) -> NDArray[np.float32]:

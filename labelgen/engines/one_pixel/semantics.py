@@ -18,6 +18,7 @@ from labelgen.samples import InputError
 from labelgen.views import Box
 
 Semantics = Literal["classes", "features"]
+Dtype = Literal["float32", "bfloat16"]
 PIXELS_AT_ONCE = 2**22  # of slices that the network sees
 SMALLEST_SIDE_PX = 32  # of a resized slice: below it there are hardly any features
 
@@ -72,17 +73,17 @@ class SemanticNetwork(nn.Module):
     """A frozen HF image classifier, or backbone, that is asked for a vector at every place.
 
     kind: "classes" are the classifier's activations (CAM), its weights applied to each place's features;
-    "features" are these features themselves.
+    "features" are these features themselves. dtype: of its products; weights stay in float32.
     """
 
-    def __init__(self, backbone: Proxy, weights_KD: Tensor | None = None) -> None:
+    def __init__(self, backbone: Proxy, weights_KD: Tensor | None = None, dtype: Dtype = "float32") -> None:
         super().__init__()
-        self.backbone = backbone
+        self.backbone, self.dtype = backbone.to(memory_format=torch.channels_last), getattr(torch, dtype)
         self.register_buffer("weights_KD", weights_KD)
 
     @classmethod
     def from_pretrained(
-        cls, path_or_hub_id: str, kind: Semantics, device: torch.device | None = None
+        cls, path_or_hub_id: str, kind: Semantics, device: torch.device | None = None, dtype: Dtype = "float32"
     ) -> "SemanticNetwork":
         """Load a HF folder or hub id. Raises InputError when it cannot be had, saying how to get one."""
         from transformers import AutoModel, AutoModelForImageClassification
@@ -92,18 +93,19 @@ class SemanticNetwork(nn.Module):
         model = load_weights(loader, path_or_hub_id, what, "microsoft/resnet-50")
         mean, std = read_pixel_statistics(path_or_hub_id, IMAGENET_MEAN, IMAGENET_STD)
         if kind == "features":
-            return cls(Proxy(model, mean, std)).to(device)
+            return cls(Proxy(model, mean, std), dtype=dtype).to(device)
         weights_KD = _classifier(model)
         if weights_KD is None:
             raise InputError(
                 f"{path_or_hub_id} has no linear classifier, whose classes could be looked up; "
                 "take its features with one_pixel.semantics=features"
             )
-        return cls(Proxy(model.base_model, mean, std), weights_KD).to(device)
+        return cls(Proxy(model.base_model, mean, std), weights_KD, dtype).to(device)
 
     def forward(self, image_B3HW: Tensor) -> Tensor:
         """(B, D, h, w) of RGB in 0..1."""
-        features_BDhw: Tensor = self.backbone(image_B3HW)
+        with torch.autocast(image_B3HW.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            features_BDhw: Tensor = self.backbone(image_B3HW.contiguous(memory_format=torch.channels_last)).float()
         if self.weights_KD is None:
             return features_BDhw
         return torch.einsum("bdhw,kd->bkhw", features_BDhw, self.weights_KD)
@@ -120,7 +122,7 @@ class SemanticNetwork(nn.Module):
         seen = [resize_image(image_HW3[y0:y1, x0:x1], *sides) for y0, x0, y1, x1 in slices.boxes]
         pixels_B3HW = torch.from_numpy(np.stack(seen)).permute(0, 3, 1, 2)
         device, at_once = next(self.parameters()).device, max(1, PIXELS_AT_ONCE // (sides[0] * sides[1]))
-        maps = [self(some.to(device).float() / 255).float().cpu() for some in pixels_B3HW.split(at_once)]
+        maps = [self(some.to(device).float() / 255).cpu() for some in pixels_B3HW.split(at_once)]
         maps_BDhw = torch.cat(maps).numpy()
         B, D, h, w = maps_BDhw.shape
         seen_ND = maps_BDhw.transpose(0, 2, 3, 1).reshape(B * h * w, D)
