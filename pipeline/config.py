@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from labelgen.clr import IterateConfig
 from labelgen.engines.table import EngineSettings
 from labelgen.generate import LabelConfig
-from labelgen.regions import IterateConfig
 from labelgen.samples import InputError
 from pipeline.datasets.tags import TagConfig
 from pipeline.names import look_up

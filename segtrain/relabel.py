@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
+from labelgen.clr import Refinement, grid_of
 from labelgen.images import IMAGENET_MEAN, IMAGENET_STD, normalise, read_image
 from labelgen.layout import StoreLayout
-from labelgen.regions import Refinement, grid_of
 from labelgen.samples import InputError, Sample
 from labelgen.store import ImageLogits, LocalView, PseudoLabelStore
 from segtrain.predict import predict

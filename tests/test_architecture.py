@@ -15,7 +15,7 @@ ALLOWED = {
 # Inside a package, and inside each of its wings, a file imports only files that stand before it.
 ORDER = {
     "labelgen": [
-        *("samples", "images", "points", "regions", "prompts", "refine", "maskclip", "views"),
+        *("samples", "images", "points", "superpixels", "clr", "prompts", "refine", "maskclip", "views"),
         *("codec", "chunks", "layout", "store", "verify", "label", "backbones", "training", "engines", "generate"),
         "probe",
     ],
@@ -34,7 +34,7 @@ ORDER = {
     ],
     "labelgen.engines": ["engine", "clip_es", "proxyclip", "network", "fit", "cam", "clims", "one_pixel", "table"],
     "labelgen.engines.one_pixel": [
-        *("equations", "superpixels", "imaging", "semantics", "features", "representation", "refinement", "config"),
+        *("equations", "edges", "imaging", "semantics", "features", "representation", "refinement", "config"),
         *("fit", "engine"),
     ],
     "pipeline.datasets": [

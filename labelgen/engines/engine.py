@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from labelgen.clr import Refiner
 from labelgen.label import Asked, Batch, Prepared
 from labelgen.maskclip import DenseCLIP
-from labelgen.regions import Refiner
 from labelgen.samples import ClassSet, Sample
 
 OnStep = Callable[[int, int], object]  # hears (steps done, steps in all)
@@ -65,7 +65,7 @@ class EngineSpec:
     where it was cut. fitted_on: the engine whose fitted network this one's fit starts from. uses_labels: whether, with
     all engines' settings, image-level labels say what may be in an image; else every class may, and none are asked for.
     is_given: whether what no default can stand for is in the settings; comparisons of all engines leave the others out.
-    refiner: what an engine knows of the regions of images, for further rounds (`labelgen.regions`); with the settings
+    refiner: what an engine knows of the regions of images, for further rounds (`labelgen.clr`); with the settings
     of all engines, the classes, the run's folder for engines, and the device.
     """
 

@@ -11,8 +11,8 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from evaluation.tables import markdown
+from labelgen.clr import Refinement, Refiner, SlicRefiner
 from labelgen.engines.table import ENGINES
-from labelgen.regions import Refinement, Refiner, SlicRefiner
 from labelgen.samples import InputError, Sample
 from labelgen.store import PseudoLabelStore
 from pipeline.datasets.layouts import TRAIN_SPLIT

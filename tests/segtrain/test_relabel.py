@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import SemanticSegmenterOutput
 
+from labelgen.clr import IterateConfig, Refinement, SlicRefiner, class_shares, refine, silence
 from labelgen.images import read_image
-from labelgen.regions import IterateConfig, Refinement, SlicRefiner, class_shares, refine, silence
 from labelgen.store import PseudoLabelStore
 from labelgen.verify import verify
 from pipeline.datasets import DATASETS

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from labelgen.clr import Regions, refine
 from labelgen.engines.engine import EngineSpec, Inputs, OnStep
 from labelgen.engines.one_pixel.config import OnePixelConfig
 from labelgen.engines.one_pixel.equations import cosine, similarity
@@ -26,7 +27,6 @@ from labelgen.engines.one_pixel.representation import ClassVectors
 from labelgen.engines.one_pixel.semantics import SemanticNetwork, fusion_slices, whole_image
 from labelgen.label import Asked, Batch, Prepared
 from labelgen.maskclip import digest_weights
-from labelgen.regions import Regions, refine
 from labelgen.samples import ClassSet, Sample
 from labelgen.training.processes import make_accelerator
 
@@ -115,7 +115,7 @@ def feature_folder(config: OnePixelConfig, folder: Path, device: torch.device) -
 
 
 class OnePixelRefiner:
-    """The engine's superpixels, context and bands, for what a network says of their pixels: see `labelgen.regions`."""
+    """The engine's superpixels, context and bands, for what a network says of their pixels: see `labelgen.clr`."""
 
     def __init__(self, config: OnePixelConfig, classes: ClassSet, features: FeatureFolder) -> None:
         self.config, self.features = config, features

@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from labelgen.engines.one_pixel.edges import edge_similarity, with_edges
 from labelgen.engines.one_pixel.equations import normalise_rows, similarity
 from labelgen.engines.one_pixel.imaging import imaging_features
-from labelgen.engines.one_pixel.superpixels import edge_similarity, find_superpixels
 from labelgen.images import read_image
 
 Pooled = Callable[[NDArray[np.uint8], NDArray[np.int32]], NDArray[np.float32]]  # (image_HW3, map_HW) -> (S, D)
@@ -48,7 +48,7 @@ class Features(NamedTuple):
 
 def compute_features(image_HW3: NDArray[np.uint8], count: int, pooled: Pooled) -> Features:
     """The features of uint8 RGB, of about `count` superpixels."""
-    found = find_superpixels(image_HW3, count)
+    found = with_edges(image_HW3, count)
     imaging = imaging_features(image_HW3, found.map_HW)
     # Negative activations speak of other classes.
     semantic_SD = normalise_rows(np.maximum(pooled(image_HW3, found.map_HW), 0))

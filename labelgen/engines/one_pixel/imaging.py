@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from labelgen.engines.one_pixel.superpixels import histograms
+from labelgen.engines.one_pixel.edges import histograms
 
 BINS = 32
 # Two ways to cut an image, so that neighbours which a cut of one parts are together in the other.

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from labelgen.regions import IterateConfig, Refinement, SlicRefiner
+from labelgen.clr import IterateConfig, Refinement, SlicRefiner
 from labelgen.store import PseudoLabelStore
 from labelgen.training.checkpoints import last_checkpoint
 from pipeline.datasets import DATASETS

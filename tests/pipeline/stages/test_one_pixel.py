@@ -33,7 +33,7 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def line(clip_folder: Path, toy_root: Path, toy_points: Path, classifier: Path) -> tuple[object, ...]:
     """Toy scenes, small shards, and a network that sees something."""
-    settings = (f"one_pixel.features={classifier}", "one_pixel.representation=both", "one_pixel.superpixels=60")
+    settings = (f"one_pixel.features={classifier}", "one_pixel.representation=both", "one_pixel.edges=60")
     words = [word for setting in settings for word in ("--set", setting)]
     toy = (*SMALL, "--data-root", toy_root, "--clip", clip_folder)
     return ("labels", *toy, "--engine", "one-pixel", "--points", toy_points, *words)
@@ -81,8 +81,8 @@ def test_labels_that_were_cut_go_on_and_features_are_not_computed_again(
     kept = next((tmp_path / "engine" / "one-pixel" / "features").rglob("*.npz"))
     kept.write_bytes(kept.read_bytes()[:100])  # cut, as by a full disk
     computed = []
-    compute = features.find_superpixels
-    monkeypatch.setattr(features, "find_superpixels", lambda *given: computed.append(1) or compute(*given))
+    compute = features.with_edges
+    monkeypatch.setattr(features, "with_edges", lambda *given: computed.append(1) or compute(*given))
     carbseg(*line, "--out", tmp_path)
     assert len(computed) == 1
     assert contents(tmp_path / "labels") == contents(made / "labels")
@@ -138,7 +138,7 @@ def test_clip_may_guess_what_images_show(line: tuple[object, ...], tmp_path: Pat
         (["one_pixel.features=/no/such"], "no vision backbone weights at '/no/such': give a local folder"),
         (['one_pixel.objects=["car","boat"]'], "one_pixel.objects: unknown class 'boat'; known: sky, building, pole,"),
         (['one_pixel.bands=[["sky"],["sea"]]'], "one_pixel.bands: unknown class 'sea'; known: sky, building, pole,"),
-        (["one_pixel.superpixels=0"], "one_pixel.superpixels must be at least 1, got 0"),
+        (["one_pixel.edges=0"], "one_pixel.edges must be at least 1, got 0"),
         (["one_pixel.scale=0.0"], "one_pixel.scale must be positive, got 0.0"),
         (["one_pixel.object_margin=-1.0"], "one_pixel.object_margin must not be negative, got -1.0"),
         (["one_pixel.threshold=1.5"], "one_pixel.threshold must be in [0, 1], got 1.5"),

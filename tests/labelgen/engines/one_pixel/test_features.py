@@ -4,9 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from labelgen.engines.one_pixel.edges import edge_similarity
 from labelgen.engines.one_pixel.equations import similarity
 from labelgen.engines.one_pixel.features import FeatureFolder, Features, compute_features
-from labelgen.engines.one_pixel.superpixels import edge_similarity
 from labelgen.images import write_png
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from labelgen.engines.one_pixel.superpixels import edge_similarity, edge_strength, find_superpixels, histograms
+from labelgen.engines.one_pixel.edges import edge_similarity, edge_strength, histograms, with_edges
 
 
 def halves(height: int = 20, width: int = 30) -> np.ndarray:
@@ -12,7 +12,7 @@ def halves(height: int = 20, width: int = 30) -> np.ndarray:
 
 
 def test_superpixels_keep_to_edges_and_are_numbered_without_gaps() -> None:
-    found = find_superpixels(halves(), 6)
+    found = with_edges(halves(), 6)
     assert found.map_HW.shape == (20, 30)
     assert sorted(np.unique(found.map_HW)) == list(range(found.number))
     assert found.number > 2
@@ -20,7 +20,7 @@ def test_superpixels_keep_to_edges_and_are_numbered_without_gaps() -> None:
 
 
 def test_neighbours_are_told_with_the_strength_of_the_edge_between_them() -> None:
-    found = find_superpixels(halves(), 6)
+    found = with_edges(halves(), 6)
     is_left = {number: number in found.map_HW[:, :15] for number in range(found.number)}
     for (one, other), strength in zip(found.pairs_M2, found.edge_M, strict=True):
         assert one < other
@@ -34,7 +34,7 @@ def test_neighbours_are_told_with_the_strength_of_the_edge_between_them() -> Non
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 7), (9, 1), (16, 16)])
 def test_an_image_that_is_one_superpixel_has_no_neighbours(size: tuple[int, int]) -> None:
-    found = find_superpixels(np.full((*size, 3), 90, np.uint8), 1)
+    found = with_edges(np.full((*size, 3), 90, np.uint8), 1)
     assert found.number == 1
     assert found.pairs_M2.shape == (0, 2)
     assert found.edge_M.shape == (0,)

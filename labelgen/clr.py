@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelgen.samples import InputError
+from labelgen.superpixels import find_superpixels
 
 CELL_PX = 2  # a side of a cell of refined scores; 4 blurs thin things (pseudo-labels of toy lose 1.1 points of mIoU)
 
@@ -134,9 +135,8 @@ class SlicRefiner:
     def regions(self, image_path: str, image_HW3: NDArray[np.uint8]) -> Regions:
         """Of any image, wherever it is."""
         from skimage.color import rgb2lab
-        from skimage.segmentation import slic
 
-        superpixels_HW = slic(image_HW3, self._config.superpixels, start_label=0)
+        superpixels_HW = find_superpixels(image_HW3, self._config.superpixels)
         height, width = superpixels_HW.shape
         members = superpixels_HW.ravel()
         sizes_S = np.bincount(members)

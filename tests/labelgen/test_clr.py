@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from labelgen.regions import (
+from labelgen.clr import (
     IterateConfig,
     Refinement,
     Regions,

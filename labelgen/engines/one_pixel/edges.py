@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from scipy.cluster.hierarchy import cophenet, linkage  # type: ignore[import-untyped]
 from scipy.spatial.distance import squareform  # type: ignore[import-untyped]
 
-COMPACTNESS = 10.0  # of SLIC: how square superpixels are
+from labelgen.superpixels import find_superpixels
+
 SMOOTHING_PX = 1.0  # of the picture that edges are looked for in
 
 
@@ -28,13 +29,9 @@ class Superpixels(NamedTuple):
         return int(self.map_HW.max()) + 1
 
 
-def find_superpixels(image_HW3: NDArray[np.uint8], count: int) -> Superpixels:
-    """About `count` superpixels of uint8 RGB, by SLIC; an image can be one."""
-    from skimage.segmentation import slic
-
-    found_HW = slic(image_HW3, n_segments=count, compactness=COMPACTNESS, start_label=0)
-    _, number_P = np.unique(found_HW, return_inverse=True)  # without gaps
-    map_HW = number_P.reshape(found_HW.shape).astype(np.int32)
+def with_edges(image_HW3: NDArray[np.uint8], count: int) -> Superpixels:
+    """About `count` superpixels of uint8 RGB; an image can be one."""
+    map_HW = find_superpixels(image_HW3, count)
     return Superpixels(map_HW, *_borders(map_HW, edge_strength(image_HW3)))
 
 
