@@ -78,7 +78,8 @@ class SemanticNetwork(nn.Module):
 
     def __init__(self, backbone: Proxy, weights_KD: Tensor | None = None, dtype: Dtype = "float32") -> None:
         super().__init__()
-        self.backbone, self.dtype = backbone.to(memory_format=torch.channels_last), getattr(torch, dtype)
+        self.backbone = backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.dtype: torch.dtype = getattr(torch, dtype)
         self.register_buffer("weights_KD", weights_KD)
 
     @classmethod
@@ -122,7 +123,7 @@ class SemanticNetwork(nn.Module):
         seen = [resize_image(image_HW3[y0:y1, x0:x1], *sides) for y0, x0, y1, x1 in slices.boxes]
         pixels_B3HW = torch.from_numpy(np.stack(seen)).permute(0, 3, 1, 2)
         device, at_once = next(self.parameters()).device, max(1, PIXELS_AT_ONCE // (sides[0] * sides[1]))
-        maps = [self(some.to(device).float() / 255).cpu() for some in pixels_B3HW.split(at_once)]
+        maps = [self(some.to(device).float() / 255).cpu() for some in torch.split(pixels_B3HW, at_once)]
         maps_BDhw = torch.cat(maps).numpy()
         B, D, h, w = maps_BDhw.shape
         seen_ND = maps_BDhw.transpose(0, 2, 3, 1).reshape(B * h * w, D)
