@@ -42,4 +42,4 @@ def compare(run: "Run", names: str | None, students: str, split: str) -> None:
     if process_state().is_main_process:
         click.echo(f"\nScores in percent, {run.spec.name}")
         click.echo(as_markdown(result))
-        click.echo(f"\nscores in {run.out / 'engines.json'}")
+        click.echo(f"\nscores in {run.out / 'engines.json'}, pictures in engines.png beside it")

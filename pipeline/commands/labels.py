@@ -109,7 +109,7 @@ def sheet(run: "Run", split: str, images: int) -> None:
     """Draw a contact sheet: some images with their global, local and fused pseudo-labels."""
     from labelgen.images import write_png
     from labelgen.store import PseudoLabelStore
-    from pipeline.stages.inspection import contact_sheet
+    from pipeline.stages.inspection import contact_sheet, masks_by_view
 
     store = PseudoLabelStore.open(run.store_path(split))
     samples = run.samples(split)
@@ -119,7 +119,7 @@ def sheet(run: "Run", split: str, images: int) -> None:
         raise InputError(f"{store.path} holds no image of {split} yet; run 'make pseudolabels' first")
     file = run.out / "sheets" / f"{split}.png"
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_png(file, contact_sheet(run.spec, written, store, images))
+    write_png(file, contact_sheet(run.spec, written, masks_by_view(store), images))
     click.echo(f"contact sheet in {file}")
 
 

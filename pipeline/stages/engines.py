@@ -2,6 +2,7 @@
 
 OUT/NAME/                    a run of its own: labels, fitted weights, students
 OUT/engines.json, .md        the table
+OUT/engines.png              some images with the masks of every engine
 """
 
 import json
@@ -9,12 +10,14 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from evaluation.tables import markdown
 from labelgen.engines.fit import NETWORK
 from labelgen.engines.table import ENGINES
+from labelgen.images import write_png
 from labelgen.samples import InputError, Sample
 from labelgen.store import PseudoLabelStore
 from labelgen.training.checkpoints import whole_folder
@@ -22,7 +25,7 @@ from pipeline.datasets.layouts import TRAIN_SPLIT
 from pipeline.names import look_up
 from pipeline.progress import progress
 from pipeline.runs import write_json, write_text
-from pipeline.stages.inspection import mean_scores
+from pipeline.stages.inspection import MaskOf, contact_sheet, mean_scores
 from pipeline.stages.labels import gives_local_views, make_labels
 from pipeline.stages.run import Run, process_state
 from pipeline.stages.scoring import evaluate
@@ -30,6 +33,7 @@ from pipeline.stages.students import STUDENTS, train_student, variants
 
 SECONDS = "label-seconds.json"  # in a run, by split: what labelling an image took
 FILE = "engines.json"
+PICTURES = 4  # images
 NO_LOCAL = {"local": "base"}  # what stands in for a student where there are no local views
 
 
@@ -45,13 +49,15 @@ def compare_engines(run: Run, split: str, engines: Sequence[str], students: Sequ
     for name in students:
         look_up(STUDENTS, name, "student")
     truth = {name: run.samples(name, with_truth=True) for name in dict.fromkeys((TRAIN_SPLIT, split))}
-    is_main, rows = process_state().is_main_process, dict[str, Any]()
+    is_main, rows, masks = process_state().is_main_process, dict[str, Any](), dict[str, MaskOf]()
     for engine in engines:
         own = of_engine(run, engine)
         _hand_on(run, engine)
         for name in truth:
             _timed_labels(own, name)
         labels = {name: _label_scores(own, name, samples, shown=is_main) for name, samples in truth.items()}
+        store = PseudoLabelStore.open(own.store_path(split))
+        masks[engine] = partial(store.mask, view=store.mask_views[-1])
         names = list(dict.fromkeys(_trainable(own, name) for name in students))
         for name, config in variants(own.config.train, names).items():
             train_student(own, config, name)
@@ -65,6 +71,7 @@ def compare_engines(run: Run, split: str, engines: Sequence[str], students: Sequ
     if is_main:
         write_json(run.out / FILE, result)
         write_text(run.out / FILE.replace(".json", ".md"), as_markdown(result) + "\n")
+        write_png(run.out / FILE.replace(".json", ".png"), contact_sheet(run.spec, truth[split], masks, PICTURES))
     return result
 
 

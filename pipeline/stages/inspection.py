@@ -3,8 +3,9 @@
 Shapes: C classes, H W pixels.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from labelgen.maskclip import DenseCLIP
 
 Mask = NDArray[np.uint8]
+MaskOf = Callable[[str], Mask]  # of an image id
 
 
 @dataclass(frozen=True)
@@ -105,9 +107,9 @@ def mean_scores(
 
 
 def contact_sheet(
-    spec: DatasetSpec, samples: Sequence[Sample], store: PseudoLabelStore, count: int
+    spec: DatasetSpec, samples: Sequence[Sample], masks: Mapping[str, MaskOf], count: int
 ) -> NDArray[np.uint8]:
-    """Up to `count` images, evenly spread: image, truth where there is some, global, local and fused pseudo-labels."""
+    """Up to `count` images, evenly spread: image, truth where there is some, and masks, each under its caption."""
     palette = spec.classes.palette
     rows, captions = [], list[str]()
     for place in np.unique(np.linspace(0, len(samples) - 1, min(count, len(samples))).astype(int)):
@@ -115,11 +117,16 @@ def contact_sheet(
         pictures = {"image": read_image(sample["image_path"])}
         if sample["label_path"] is not None:
             pictures["truth"] = colourise(spec.read_truth(sample["label_path"]), palette)
-        pictures |= {view: colourise(store.mask(sample["image_id"], view), palette) for view in store.mask_views}
+        pictures |= {caption: colourise(mask(sample["image_id"]), palette) for caption, mask in masks.items()}
         rows.append(list(pictures.values()))
         captions = list(pictures)
     sheet = panel(rows, captions)
     return np.concatenate([sheet, legend(spec.classes.names, palette, sheet.shape[1])])
+
+
+def masks_by_view(store: PseudoLabelStore) -> dict[str, MaskOf]:
+    """Its kinds of pseudo-labels, for a contact sheet."""
+    return {view: partial(store.mask, view=view) for view in store.mask_views}
 
 
 def export_masks(

@@ -14,7 +14,7 @@ from labelgen.store import PseudoLabelStore
 from pipeline.datasets.layouts import TRAIN_SPLIT
 from pipeline.progress import duration, say
 from pipeline.stages.estimates import seconds_per_step
-from pipeline.stages.inspection import contact_sheet
+from pipeline.stages.inspection import contact_sheet, masks_by_view
 from pipeline.stages.labels import make_labels
 from pipeline.stages.reporting import report
 from pipeline.stages.run import Run, process_state
@@ -59,7 +59,7 @@ def _first_look(run: Run, samples: Sequence[Sample]) -> Callable[[int], None]:
         if store.missing(sample["image_id"] for sample in first):
             return
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_png(file, contact_sheet(run.spec, first, store, FIRST))
+        write_png(file, contact_sheet(run.spec, first, masks_by_view(store), FIRST))
         waited = duration(time.monotonic() - started)
         say(f"first pseudo-labels after {waited}: {file} (image | truth | global | local | fused)")
 

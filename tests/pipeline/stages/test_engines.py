@@ -18,6 +18,7 @@ from PIL import Image
 from labelgen.engines import fit
 from labelgen.engines.engine import EngineSpec, ask_each
 from labelgen.engines.table import ENGINES
+from labelgen.images import image_size
 from labelgen.label import Asked, Prepared
 from labelgen.store import PseudoLabelStore
 from labelgen.training.checkpoints import last_checkpoint
@@ -348,6 +349,7 @@ def test_engines_are_compared_in_one_table_that_is_made_once(
     assert [list(row["students"]) for row in result["rows"].values()] == [["local"], ["base"]]
     table = (compared / "engines.md").read_text()
     assert table in said
+    assert image_size(compared / "engines.png")[1] > 4 * 96  # image, truth, and two engines
     for name, row in result["rows"].items():
         assert list(row["labels"]) == list(row["seconds"]) == ["train", "val"]
         metrics = json.loads((compared / name / "metrics.json").read_text())["rows"]
