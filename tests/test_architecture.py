@@ -32,7 +32,10 @@ ORDER = {
         *("names", "progress", "runs", "datasets", "toy", "config", "suggestion", "stages"),
         *("commands", "cli", "__main__"),
     ],
-    "labelgen.engines": ["engine", "clip_es", "proxyclip", "network", "fit", "cam", "clims", "table"],
+    "labelgen.engines": [
+        *("engine", "hub", "clip_es", "proxyclip", "network", "fit", "cam", "clims"),
+        *("painting", "detector", "sam", "grounded_sam", "sam3", "table"),
+    ],
     "pipeline.datasets": [
         *("classes", "truth", "tags", "tag_noise", "derived_tags", "layouts", "hub", "registry"),
         *("check", "fetch"),

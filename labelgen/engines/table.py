@@ -3,7 +3,7 @@
 from dataclasses import asdict, field, make_dataclass
 from typing import Any
 
-from labelgen.engines import cam, clims, clip_es, proxyclip
+from labelgen.engines import cam, clims, clip_es, grounded_sam, proxyclip, sam3
 from labelgen.engines.engine import EngineSpec
 from labelgen.label import Labeller
 
@@ -25,6 +25,8 @@ ENGINES: dict[str, EngineSpec] = {
     "clip-es": clip_es.ENGINE,
     "cam": cam.ENGINE,
     "clims": clims.ENGINE,
+    "grounded-sam": grounded_sam.ENGINE,
+    "sam3": sam3.ENGINE,
 }
 # Each engine's settings under its own name: --set clip_es.confidence=0.9.
 EngineSettings: Any = make_dataclass(
