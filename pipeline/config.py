@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from labelgen.engines.fusion import FusionConfig
+from labelgen.engines.regions import RegionConfig
 from labelgen.engines.table import EngineSettings
 from labelgen.generate import LabelConfig
 from labelgen.samples import InputError
@@ -20,7 +22,10 @@ from segtrain.model import StudentConfig
 from segtrain.trainer import TrainConfig
 
 PRESETS = Path(__file__).parent / "presets"
-SHORT = {("labels", "proxy"): ("proxyclip", "proxy")}  # other names of settings
+SHORT = {
+    ("labels", "proxy"): ("proxyclip", "proxy"),
+    ("labels", "regions"): ("regions", "source"),
+}  # other names of settings
 T = TypeVar("T")
 
 
@@ -30,6 +35,8 @@ class RunConfig(EngineSettings):  # type: ignore[misc]
 
     tags: TagConfig = field(default_factory=TagConfig)
     labels: LabelConfig = field(default_factory=LabelConfig)
+    regions: RegionConfig = field(default_factory=RegionConfig)
+    fusion: FusionConfig = field(default_factory=FusionConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     student: StudentConfig = field(default_factory=StudentConfig)

@@ -34,7 +34,7 @@ ORDER = {
     ],
     "labelgen.engines": [
         *("engine", "hub", "clip_es", "proxyclip", "network", "fit", "cam", "clims"),
-        *("painting", "detector", "sam", "grounded_sam", "sam3", "table"),
+        *("painting", "detector", "sam", "grounded_sam", "sam3", "regions", "fusion", "table"),
     ],
     "pipeline.datasets": [
         *("classes", "truth", "tags", "tag_noise", "derived_tags", "layouts", "hub", "registry"),

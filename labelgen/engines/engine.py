@@ -59,8 +59,9 @@ class EngineSpec:
     """A row of the table: what people should know of an engine, and how it is begun and fitted.
 
     is_dense: it compares any view with any text, as MaskCLIP does: local views, single sentences (labels.per_prompt)
-    and 8 bits in the store suit it. Others see whole images and their classes. begin: raises InputError for weights
-    that are not at hand. fit: for engines that first learn from the training split's image-level labels; done when it
+    and 8 bits in the store suit it. Others see whole images and their classes. has_own_models: large ones besides
+    CLIP, so that it is compared with others only where it is named. begin: raises InputError for weights that are
+    not at hand. fit: for engines that first learn from the training split's image-level labels; done when it
     returns, and goes on where it was cut.
     """
 
@@ -70,6 +71,7 @@ class EngineSpec:
     begin: Callable[[Inputs], Engine]
     settings: type | None = None
     is_dense: bool = False
+    has_own_models: bool = False
     fit: Callable[[Inputs, Sequence[Sample], OnStep], object] | None = None
 
 

@@ -19,6 +19,7 @@ from labelgen.samples import InputError
 EXAMPLE = "facebook/sam-vit-base"
 PADDING = ("sam", "sam_hq")  # keep an image's shape and pad it to a square; the others stretch it
 STRETCHING = ("sam2", "sam2_video")
+SAME = 0.7  # IoU above which two masks are of one thing
 
 
 class Sizes(NamedTuple):
@@ -73,6 +74,30 @@ class Sam:
             answer = self.model(**seen, input_boxes=boxes_1n4, multimask_output=False)
             yield self._enlarge(answer.pred_masks[0], sizes)[:, 0].sigmoid()
 
+    @torch.inference_mode()
+    def everything(self, image_HW3: NDArray[np.uint8], points: int, quality: float) -> NDArray[np.bool_]:
+        """Masks (N, H, W) of what is at the points of a grid, so many a side: SAM's automatic mode, in short.
+
+        Each point is answered by the mask that SAM itself finds best. Those whose IoU it foretells below `quality`, and
+        those that a better one covers (IoU above SAME), are left out.
+        """
+        seen, sizes = self._look(image_HW3)
+        middles = (torch.arange(points) + 0.5) / points
+        places_K2 = torch.cartesian_prod(middles, middles).flip(1) * torch.tensor([sizes.went_in[1], sizes.went_in[0]])
+        masks, scores = [], []
+        for start in range(0, len(places_K2), self.at_once):
+            points_1k12 = places_K2[None, start : start + self.at_once, None].to(self.model.device)
+            answer = self.model(**seen, input_points=points_1k12, multimask_output=True)
+            score_k, best_k = answer.iou_scores[0].float().max(1)
+            good_k = score_k >= quality
+            best = answer.pred_masks[0][good_k, best_k[good_k]]
+            if len(best):
+                masks.append((self._enlarge(best[:, None], sizes)[:, 0] > 0).cpu())
+                scores.append(score_k[good_k].cpu())
+        if not masks:
+            return np.zeros((0, *sizes.image), np.bool_)
+        return different(torch.cat(masks), torch.cat(scores)).numpy()
+
     def _look(self, image_HW3: NDArray[np.uint8]) -> tuple[dict[str, Any], Sizes]:
         """The image's embeddings, by the names that the model takes them under, and how it went in."""
         inputs = self.processor(images=[image_HW3], return_tensors="pt")
@@ -93,3 +118,16 @@ class Sam:
             [logits_nmhw.float()], [sizes.image], [sizes.went_in], binarize=False
         )
         return masks[0]
+
+
+def different(masks_NHW: Tensor, score_N: Tensor) -> Tensor:
+    """The masks, best first, without empty ones and those that are the same as a better one."""
+    order = score_N.argsort(descending=True, stable=True)
+    flat_NP = masks_NHW[order].flatten(1).float()
+    both_NN, area_N = flat_NP @ flat_NP.T, flat_NP.sum(1)
+    iou_NN = both_NN / (area_N[:, None] + area_N - both_NN).clamp(min=1)
+    kept: list[int] = []
+    for n in area_N.nonzero()[:, 0].tolist():
+        if not kept or iou_NN[n, kept].max() <= SAME:
+            kept.append(n)
+    return masks_NHW[order][kept]

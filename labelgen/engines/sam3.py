@@ -135,5 +135,6 @@ ENGINE = EngineSpec(
     needs="CLIP for the student's words; sam3.model: a folder or hub id",
     cost="one pass of its encoder for each image, and of its decoders for each word",
     settings=SAM3Config,
+    has_own_models=True,
     begin=_begin,
 )

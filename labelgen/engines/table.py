@@ -43,6 +43,9 @@ EngineSettings: Any = make_dataclass(
 
 def settings_of(config: Any, name: str) -> dict[str, Any]:
     """An engine's own settings that change what it says, of a configuration that holds those of all; for provenance."""
+    if name not in ENGINES:  # two in one
+        parts = {section(part): settings_of(config, part) for part in name.split("+")}
+        return {"fusion": asdict(config.fusion)} | parts
     if ENGINES[name].settings is None:
         return {}
     own = getattr(config, section(name))

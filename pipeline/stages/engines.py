@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.tables import markdown, mean_score
-from labelgen.engines.table import ENGINES
 from labelgen.samples import InputError, Sample
 from labelgen.store import PseudoLabelStore
 from pipeline.datasets.layouts import TRAIN_SPLIT
@@ -20,7 +19,7 @@ from pipeline.names import look_up
 from pipeline.progress import progress
 from pipeline.runs import write_json, write_text
 from pipeline.stages.inspection import score_labels
-from pipeline.stages.labels import gives_local_views, make_labels
+from pipeline.stages.labels import engine_spec, gives_local_views, make_labels
 from pipeline.stages.run import Run, process_state
 from pipeline.stages.scoring import evaluate
 from pipeline.stages.students import STUDENTS, train_student, variants
@@ -38,7 +37,7 @@ def compare_engines(run: Run, split: str, engines: Sequence[str], students: Sequ
     where there are local views; a student on local views is one on whole images where there are none.
     """
     for name in engines:
-        look_up(ENGINES, name, "engine")
+        engine_spec(name)
     for name in students:
         look_up(STUDENTS, name, "student")
     truth = {name: run.samples(name, with_truth=True) for name in dict.fromkeys((TRAIN_SPLIT, split))}
@@ -48,7 +47,7 @@ def compare_engines(run: Run, split: str, engines: Sequence[str], students: Sequ
         for name in truth:
             _timed_labels(own, name)
         labels = {name: _label_scores(own, name, samples, shown=is_main) for name, samples in truth.items()}
-        names = list(dict.fromkeys(_trainable(own, name) for name in students))
+        names = list(dict.fromkeys(trainable(own, name) for name in students))
         for name, config in variants(own.config.train, names).items():
             train_student(own, config, name)
         scored = evaluate(own, split, names).metrics["rows"] if names else {}
@@ -118,7 +117,7 @@ def _label_scores(run: Run, split: str, samples: Sequence[Sample], *, shown: boo
     return {"miou": scores["miou"]} | means
 
 
-def _trainable(run: Run, name: str) -> str:
+def trainable(run: Run, name: str) -> str:
     """The student itself, or the one on whole images where the engine gives no local views."""
     views, plus, carb = name.partition("+")
     return name if gives_local_views(run) else NO_LOCAL.get(views, views) + plus + carb

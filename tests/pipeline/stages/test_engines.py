@@ -36,9 +36,9 @@ VAL = ("--split", "val")
 
 
 @pytest.fixture(scope="session")
-def toy(clip_folder: Path, toy_root: Path) -> tuple[object, ...]:
-    """Toy scenes, a CLIP with random weights, small shards and networks."""
-    return (*SMALL, *FITTING, "--data-root", toy_root, "--clip", clip_folder)
+def toy(clip_folder: Path, toy_root: Path, foundation: tuple[str, ...]) -> tuple[object, ...]:
+    """Toy scenes, models with random weights, small shards and networks."""
+    return (*SMALL, *FITTING, *foundation, "--data-root", toy_root, "--clip", clip_folder)
 
 
 @pytest.fixture(scope="session")
@@ -57,8 +57,8 @@ def others(toy: tuple[object, ...], tmp_path_factory: pytest.TempPathFactory) ->
     """Folders of runs in which the other engines have labelled val."""
 
     def make(folder: Path) -> None:
-        carbseg("labels", *toy, *VAL, "--engine", "proxyclip", "--out", folder / "proxyclip")
-        carbseg("labels", *toy, *VAL, "--engine", "clims", "--out", folder / "clims")
+        for name in ("proxyclip", "clims", "grounded-sam", "sam3"):
+            carbseg("labels", *toy, *VAL, "--engine", name, "--out", folder / name)
         shutil.copytree(folder / "clims" / "engine" / "cam", folder / "cam" / "engine" / "cam")
         carbseg("labels", *toy, *VAL, "--engine", "cam", "--out", folder / "cam")
 
@@ -108,6 +108,7 @@ def test_provenance_names_the_engine_its_settings_and_its_weights(val_stores: di
     assert {name: list(said["weights_sha256"]) for name, said in about.items()} == {
         **{"proxyclip": [], "clip-es": []},
         **{"cam": ["network"], "clims": ["network"]},
+        **{"grounded-sam": ["detector", "sam"], "sam3": ["model"]},
     }
     assert about["cam"]["weights_sha256"] != about["clims"]["weights_sha256"]
 
@@ -231,6 +232,9 @@ def test_another_engine_in_the_same_run_is_refused_and_nothing_is_lost(
         ("clipes", [], "unknown label engine 'clipes'; did you mean 'clip-es'? known: maskclip, proxyclip, clip-es,"),
         ("proxyclip", ["labels.proxy=/no/such"], "/no/such"),
         ("cam", ["cam.backbone=resnet50", "cam.pretrained=/no/such"], "/no/such"),
+        ("grounded-sam", ["grounded_sam.detector=/no/such"], "no grounded_sam.detector weights at '/no/such': give a"),
+        ("grounded-sam", ["grounded_sam.sam=/no/such"], "or a hub id such as facebook/sam-vit-base on a connected"),
+        ("sam3", ["sam3.model=/no/such"], "or a hub id such as facebook/sam3 on a connected machine"),
     ],
 )
 def test_what_an_engine_lacks_or_cannot_do_is_said_before_a_store_is_begun(
@@ -313,7 +317,7 @@ def test_clip_es_labels_that_were_killed_equal_uninterrupted_ones(
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("two processes")
-@pytest.mark.parametrize("name", ["proxyclip", "clip-es"])
+@pytest.mark.parametrize("name", ["proxyclip", "clip-es", "grounded-sam"])
 def test_two_processes_label_what_one_labels(
     name: str, toy: tuple[object, ...], val_stores: dict[str, PseudoLabelStore], tmp_path: Path
 ) -> None:
