@@ -1,4 +1,4 @@
-"""Two engines as one: stuff from the first and things from the second, or the mean of both.
+"""Two engines as one: the mean of both, or stuff from the first and things from the second.
 
 Shapes: C classes, h w patches.
 """
@@ -29,7 +29,7 @@ THINGS = (
 class FusionConfig:
     """How two engines become one (--engine FIRST+SECOND)."""
 
-    rule: Rule = "things"  # things: stuff from the first engine, things from the second; mean: of both, for each class
+    rule: Rule = "mean"  # of both, for each class; things: stuff from the first engine, things from the second
     things: tuple[str, ...] = THINGS  # names of classes; all others are stuff
 
     def __post_init__(self) -> None:

@@ -61,7 +61,7 @@ def test_the_mean_is_of_those_who_say_something() -> None:
 def test_both_are_brought_to_the_finer_grid() -> None:
     coarse = Says(16, absent_is_silent(maps([0.2, 0.4], [0.6, 0.2]), [0, 2], 3), clip="1")
     fine = Says(8, np.full((3, 2, 4), 0.3, np.float32), eye="2")
-    fused = Fused((coarse, fine), (None, None), CLASSES, FusionConfig())
+    fused = Fused((coarse, fine), (None, None), CLASSES, FusionConfig(rule="things"))
     assert (fused.patch_px, fused.weights) == (8, {"first.clip": "1", "second.eye": "2"})
     ((maps_Chw,),) = fused.ask([replace(IMAGE)], torch.zeros(0)).logits()
     np.testing.assert_allclose(maps_Chw[0], [[0.2, 0.25, 0.35, 0.4]] * 2, rtol=1e-5)

@@ -223,7 +223,7 @@ def test_two_engines_write_one_store(toy: tuple[object, ...], tmp_path: Path) ->
     assert "as written" in carbseg("labels", "verify", store.path).stdout
     about = store.provenance["engine"]
     assert about["name"] == "maskclip+sam3"
-    assert about["settings"]["fusion"]["rule"] == "things"
+    assert about["settings"]["fusion"]["rule"] == "mean"
     assert list(about["settings"]) == ["fusion", "maskclip", "sam3"]
     assert list(about["weights_sha256"]) == ["second.model"]
     for name, message in (
