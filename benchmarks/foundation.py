@@ -62,7 +62,13 @@ def sam3(folder: Path) -> None:
     build_tokenizer().save_pretrained(folder)
     half = [0.5] * 3
     PilBackend(
-        do_resize=True, do_rescale=True, rescale_factor=1 / 255, do_normalize=True, image_mean=half, image_std=half
+        do_resize=True,
+        resample=2,
+        do_rescale=True,
+        rescale_factor=1 / 255,
+        do_normalize=True,
+        image_mean=half,
+        image_std=half,
     ).save_pretrained(folder)
 
 

@@ -22,10 +22,8 @@ from segtrain.model import StudentConfig
 from segtrain.trainer import TrainConfig
 
 PRESETS = Path(__file__).parent / "presets"
-SHORT = {
-    ("labels", "proxy"): ("proxyclip", "proxy"),
-    ("labels", "regions"): ("regions", "source"),
-}  # other names of settings
+# Other names of settings.
+SHORT = {("labels", "proxy"): ("proxyclip", "proxy"), ("labels", "regions"): ("regions", "source")}
 T = TypeVar("T")
 
 

@@ -29,10 +29,10 @@ class RegionConfig:
     """Which regions, and how fine a grid tells them apart."""
 
     source: str = ""  # slic = superpixels; HF folder or hub id of a SAM = its masks over superpixels; "" = no regions
-    size_px: int = 12  # side of a superpixel, in pixels of the image
+    size_px: int = 12  # side of a superpixel, in pixels of the first view
     compactness: float = 10.0  # of superpixels: high = square, low = along colours
     patch_px: int = 4  # pixels of a view, a side, to a score in the store
-    points: int = 16  # a side, that a SAM is asked at
+    points: int = 16  # a side of the grid at which a SAM is asked
     quality: float = 0.88  # of masks, as SAM itself foretells their IoU; worse ones are left out
     points_at_once: int = 64
 

@@ -203,11 +203,11 @@ def test_regions_are_in_the_store_and_in_its_provenance_and_nowhere_where_they_a
     carbseg(*line, "--set", "labels.regions=slic")
     store, plain = PseudoLabelStore.open(tmp_path / "labels" / "val.zarr"), val_stores["maskclip"]
     assert "as written" in carbseg("labels", "verify", store.path).stdout
-    about = {"source": "slic", "size_px": 12, "compactness": 10.0, "patch_px": 4}
+    about = {"source": "slic", "size_px": 12, "compactness": 30.0, "patch_px": 2}
     assert store.provenance == plain.provenance | {"regions": about}
     image_id = store.image_ids[0]
     coarse, fine = (one.global_logits(image_id) for one in (plain, store))
-    assert (coarse.shape, fine.shape) == ((11, 20, 40), (11, 40, 80))
+    assert (coarse.shape, fine.shape) == ((11, 20, 40), (11, 80, 160))
     np.testing.assert_allclose(fine.mean((1, 2)), coarse.mean((1, 2)), atol=1e-3)
     assert len(np.unique(fine[0])) < fine[0].size / 4
     assert store.mask_views == plain.mask_views
