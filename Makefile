@@ -67,6 +67,7 @@ bench: setup  ## speed and agreement, as Markdown; DEVICE=cuda measures a GPU, a
 	$(BIN)/python -m benchmarks.training --device $(DEVICE)
 	$(BIN)/python -m benchmarks.scaleout --device $(DEVICE)
 ifneq ($(DEVICE),cuda)
+	$(BIN)/python -m benchmarks.foundation
 	$(BIN)/python -m benchmarks.scores
 	$(BIN)/python -m benchmarks.growth
 	$(BIN)/python -m benchmarks.tests $(WORKERS)

@@ -253,7 +253,7 @@ def _digest_labels(samples: Sequence[Sample]) -> str:
 
 
 def _require_made_alike(like: PseudoLabelStore, provenance: dict[str, Any]) -> None:
-    parts = ("classes", "labels", "clip", "engine")
+    parts = ("classes", "labels", "clip", "engine", "regions")
     now = json.loads(json.dumps({part: provenance.get(part) for part in parts}))
     for key, was, value in differences({part: like.provenance.get(part) for part in parts}, now):
         if key == "labels.guess_area":  # of image-level labels, which are each split's own affair

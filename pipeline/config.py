@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from labelgen.clr import IterateConfig
+from labelgen.engines.fusion import FusionConfig
+from labelgen.engines.regions import RegionConfig
 from labelgen.engines.table import EngineSettings
 from labelgen.generate import LabelConfig
 from labelgen.samples import InputError
@@ -21,7 +23,8 @@ from segtrain.config import TrainConfig
 from segtrain.model import StudentConfig
 
 PRESETS = Path(__file__).parent / "presets"
-SHORT = {("labels", "proxy"): ("proxyclip", "proxy")}  # other names of settings
+# Other names of settings.
+SHORT = {("labels", "proxy"): ("proxyclip", "proxy"), ("labels", "regions"): ("regions", "source")}
 T = TypeVar("T")
 
 
@@ -31,6 +34,8 @@ class RunConfig(EngineSettings):  # type: ignore[misc]
 
     tags: TagConfig = field(default_factory=TagConfig)
     labels: LabelConfig = field(default_factory=LabelConfig)
+    regions: RegionConfig = field(default_factory=RegionConfig)
+    fusion: FusionConfig = field(default_factory=FusionConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     student: StudentConfig = field(default_factory=StudentConfig)

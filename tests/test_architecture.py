@@ -32,7 +32,10 @@ ORDER = {
         *("names", "progress", "runs", "datasets", "toy", "config", "suggestion", "stages"),
         *("commands", "cli", "__main__"),
     ],
-    "labelgen.engines": ["engine", "clip_es", "proxyclip", "network", "fit", "cam", "clims", "one_pixel", "table"],
+    "labelgen.engines": [
+        *("engine", "hub", "clip_es", "proxyclip", "network", "fit", "cam", "clims", "one_pixel"),
+        *("painting", "detector", "sam", "grounded_sam", "sam3", "regions", "fusion", "table"),
+    ],
     "labelgen.engines.one_pixel": [
         *("equations", "edges", "imaging", "semantics", "features", "representation", "refinement", "config"),
         *("fit", "engine"),

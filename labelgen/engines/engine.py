@@ -64,7 +64,7 @@ class EngineSpec:
     that are not at hand. fit: for engines that first learn from the training split; done when it returns, and goes on
     where it was cut. fitted_on: the engine whose fitted network this one's fit starts from. uses_labels: whether, with
     all engines' settings, image-level labels say what may be in an image; else every class may, and none are asked for.
-    is_given: whether what no default can stand for is in the settings; comparisons of all engines leave the others out.
+    is_compared: whether, with these settings, a comparison of all engines is to hold it; others have to be named.
     refiner: what an engine knows of the regions of images, for further rounds (`labelgen.clr`); with the settings
     of all engines, the classes, the run's folder for engines, and the device.
     """
@@ -78,7 +78,7 @@ class EngineSpec:
     fit: Callable[[Inputs, Sequence[Sample], OnStep], object] | None = None
     fitted_on: str = ""
     uses_labels: Callable[[Any], bool] = lambda settings: True
-    is_given: Callable[[Any], bool] = lambda settings: True
+    is_compared: Callable[[Any], bool] = lambda settings: True
     refiner: Callable[[Any, ClassSet, Path, torch.device], Refiner] | None = None
 
 

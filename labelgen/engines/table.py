@@ -3,7 +3,7 @@
 from dataclasses import asdict, field, make_dataclass
 from typing import Any
 
-from labelgen.engines import cam, clims, clip_es, proxyclip
+from labelgen.engines import cam, clims, clip_es, grounded_sam, proxyclip, sam3
 from labelgen.engines.engine import EngineSpec
 from labelgen.engines.one_pixel.engine import ENGINE as ONE_PIXEL
 from labelgen.label import Labeller
@@ -27,6 +27,8 @@ ENGINES: dict[str, EngineSpec] = {
     "cam": cam.ENGINE,
     "clims": clims.ENGINE,
     "one-pixel": ONE_PIXEL,
+    "grounded-sam": grounded_sam.ENGINE,
+    "sam3": sam3.ENGINE,
 }
 # Each engine's settings under its own name: --set clip_es.confidence=0.9.
 EngineSettings: Any = make_dataclass(
@@ -43,6 +45,9 @@ EngineSettings: Any = make_dataclass(
 
 def settings_of(config: Any, name: str) -> dict[str, Any]:
     """An engine's own settings that change what it says, of a configuration that holds those of all; for provenance."""
+    if name not in ENGINES:  # two in one
+        parts = {section(part): settings_of(config, part) for part in name.split("+")}
+        return {"fusion": asdict(config.fusion)} | parts
     if ENGINES[name].settings is None:
         return {}
     own = getattr(config, section(name))

@@ -27,7 +27,11 @@ def engines(ctx: click.Context) -> None:
 
 @engines.command()
 @run_options
-@click.option("--engines", "names", help="Which, with commas between. Default: all; one-pixel with --points.")
+@click.option(
+    "--engines",
+    "names",
+    help="Which, with commas between. Default: those that need no large models besides CLIP; one-pixel with --points.",
+)
 @click.option("--students", default="base,local+carb", show_default=True, help="Rows of CARB's Table 1 to train.")
 @click.option("--split", default="val", show_default=True, help="Split with truth to score on, beside train.")
 def compare(run: "Run", names: str | None, students: str, split: str) -> None:
@@ -36,8 +40,8 @@ def compare(run: "Run", names: str | None, students: str, split: str) -> None:
     from pipeline.stages.engines import as_markdown, compare_engines
     from pipeline.stages.run import process_state
 
-    given = [name for name, spec in ENGINES.items() if spec.is_given(run.config)]
-    asked = [name.strip() for name in names.split(",")] if names else given
+    compared = [name for name, spec in ENGINES.items() if spec.is_compared(run.config)]
+    asked = [name.strip() for name in names.split(",")] if names else compared
     result = compare_engines(run, split, asked, [name.strip() for name in students.split(",") if name.strip()])
     if process_state().is_main_process:
         click.echo(f"\nScores in percent, {run.spec.name}")

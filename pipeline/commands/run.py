@@ -30,8 +30,11 @@ def train(run: "Run", steps: int | None) -> None:
 @click.command()
 @run_options
 @click.option("--split", default="val", show_default=True, help="Split with truth to score on.")
-@click.option("--students", default="base,local+carb", show_default=True, help="Rows of CARB's Table 1 to train.")
-def run(run: "Run", split: str, students: str) -> None:
+@click.option(
+    "--students",
+    help="Rows of CARB's Table 1 to train. Default: base,local+carb, or base,base+carb where there are no local views.",
+)
+def run(run: "Run", split: str, students: str | None) -> None:
     """All stages in one go: labels, students, scores, report."""
     import time
 
@@ -40,7 +43,7 @@ def run(run: "Run", split: str, students: str) -> None:
     from pipeline.stages.whole import run_all
 
     started = time.monotonic()
-    scored, page = run_all(run, split, [name.strip() for name in students.split(",")])
+    scored, page = run_all(run, split, [name.strip() for name in students.split(",")] if students else ())
     if process_state().is_main_process:
         show(run.out, scored.metrics, page)
         click.echo(f"{time.monotonic() - started:.0f} s in all")

@@ -16,7 +16,6 @@ from typing import Any
 
 from evaluation.tables import markdown
 from labelgen.engines.fit import NETWORK
-from labelgen.engines.table import ENGINES
 from labelgen.images import write_png
 from labelgen.samples import InputError, Sample
 from labelgen.store import PseudoLabelStore
@@ -26,7 +25,7 @@ from pipeline.names import look_up
 from pipeline.progress import progress
 from pipeline.runs import write_json, write_text
 from pipeline.stages.inspection import MaskOf, contact_sheet, mean_scores
-from pipeline.stages.labels import gives_local_views, make_labels
+from pipeline.stages.labels import engine_spec, gives_local_views, make_labels
 from pipeline.stages.run import Run, process_state
 from pipeline.stages.scoring import evaluate
 from pipeline.stages.students import STUDENTS, train_student, variants
@@ -45,7 +44,7 @@ def compare_engines(run: Run, split: str, engines: Sequence[str], students: Sequ
     fused ones where there are local views; a student on local views is one on whole images where there are none.
     """
     for name in engines:
-        look_up(ENGINES, name, "engine")
+        engine_spec(name)
     for name in students:
         look_up(STUDENTS, name, "student")
     truth = {name: run.samples(name, with_truth=True) for name in dict.fromkeys((TRAIN_SPLIT, split))}
@@ -58,7 +57,7 @@ def compare_engines(run: Run, split: str, engines: Sequence[str], students: Sequ
         labels = {name: _label_scores(own, name, samples, shown=is_main) for name, samples in truth.items()}
         store = PseudoLabelStore.open(own.store_path(split))
         masks[engine] = partial(store.mask, view=store.mask_views[-1])
-        names = list(dict.fromkeys(_trainable(own, name) for name in students))
+        names = list(dict.fromkeys(trainable(own, name) for name in students))
         for name, config in variants(own.config.train, names).items():
             train_student(own, config, name)
         scored = evaluate(own, split, names).metrics["rows"] if names else {}
@@ -84,7 +83,7 @@ def of_engine(run: Run, engine: str) -> Run:
 
 def _hand_on(run: Run, engine: str) -> None:
     """Give an engine the network that it starts from, where that was fitted for its own row."""
-    before = ENGINES[engine].fitted_on
+    before = engine_spec(engine).fitted_on
     place = Path("engine") / before / NETWORK
     there, here = run.out / before / place, run.out / engine / place
     if before and process_state().is_main_process and there.is_dir() and not here.is_dir():
@@ -138,7 +137,7 @@ def _label_scores(run: Run, split: str, samples: Sequence[Sample], *, shown: boo
         return mean_scores(run.spec, samples, store, bar.update)
 
 
-def _trainable(run: Run, name: str) -> str:
+def trainable(run: Run, name: str) -> str:
     """The student itself, or the one on whole images where the engine gives no local views."""
     views, plus, carb = name.partition("+")
     return name if gives_local_views(run) else NO_LOCAL.get(views, views) + plus + carb

@@ -12,14 +12,13 @@ from typing import Any
 
 from evaluation.tables import markdown
 from labelgen.clr import Refinement, Refiner, SlicRefiner
-from labelgen.engines.table import ENGINES
 from labelgen.samples import InputError, Sample
 from labelgen.store import PseudoLabelStore
 from pipeline.datasets.layouts import TRAIN_SPLIT
 from pipeline.progress import progress
 from pipeline.runs import write_json, write_text
 from pipeline.stages.inspection import mean_scores
-from pipeline.stages.labels import make_labels
+from pipeline.stages.labels import engine_spec, make_labels
 from pipeline.stages.run import Run, own_device, process_state
 from pipeline.stages.scoring import evaluate
 from pipeline.stages.students import require_local_views, train_student, variants
@@ -120,7 +119,7 @@ def _refinement(run: Run) -> Refinement | None:
     config, classes = run.config.iterate, run.spec.classes
     if not config.refine:
         return None
-    known = ENGINES[run.config.labels.engine].refiner
+    known = engine_spec(run.config.labels.engine).refiner
     refiner: Refiner = SlicRefiner(config, len(classes))
     if known is not None:
         refiner = known(run.config, classes, run.out / "engine", own_device())

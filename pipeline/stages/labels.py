@@ -91,21 +91,33 @@ def make_labels(
 
 def gives_local_views(run: Run) -> bool:
     """Whether the run's pseudo-labels are to hold local views. Raises InputError for an unknown engine."""
+    config = run.config.labels
+    return engine_spec(config.engine).is_dense and config.views.local
+
+
+def engine_spec(name: str) -> "EngineSpec":
+    """The row of an engine, or of two as one (FIRST+SECOND). Raises InputError for a name that there is not."""
+    from labelgen.engines.fusion import fused_spec
     from labelgen.engines.table import ENGINES
 
-    config = run.config.labels
-    return look_up(ENGINES, config.engine, "label engine").is_dense and config.views.local
+    specs = [look_up(ENGINES, part, "label engine") for part in name.split("+")]
+    if len(specs) > 2:
+        raise InputError(f"only two engines can be made one, such as maskclip+sam3, got {name}")
+    return specs[0] if len(specs) == 1 else fused_spec(*specs)
 
 
 def _engine_spec(run: Run, split: str) -> "EngineSpec":
     """The run's row of the table. Raises InputError for what it cannot do, and where labels are another engine's."""
-    from labelgen.engines.table import ENGINES
-
     config = run.config.labels
-    spec = look_up(ENGINES, config.engine, "label engine")
+    spec = engine_spec(config.engine)
     for name, asked in (("per_prompt", config.per_prompt), ("precision=int8", config.precision == "int8")):
         if asked and not spec.is_dense:
             raise InputError(f"labels.{name} is for engines that compare patches with words; {config.engine} does not")
+    if spec.fit is not None and spec.uses_labels(run.config) and run.config.tags.source == "auto":
+        raise InputError(
+            f"{config.engine} is fitted to image-level labels, which with --tags auto nobody knows yet; "
+            "give a labels file (--tags FILE), or take an engine that is not fitted, such as clip-es"
+        )
     for path in (run.store_path(split), run.store_path(TRAIN_SPLIT)):
         was = PseudoLabelStore.open(path).provenance.get("engine", MASKCLIP)["name"] if is_begun(path) else None
         if was not in (None, config.engine):
@@ -144,6 +156,7 @@ def _about_image_labels(run: Run, spec: "EngineSpec") -> dict[str, Any]:
 def _begin_engine(run: Run, spec: "EngineSpec", dense: "DenseCLIP", part: tuple[int, int]) -> "Engine":
     """The engine of the run, fitted first where it has to be. Raises InputError for what it lacks."""
     from labelgen.engines.engine import Inputs
+    from labelgen.engines.regions import refined
     from labelgen.generate import read_words
 
     config, state = run.config.labels, process_state()
@@ -166,18 +179,22 @@ def _begin_engine(run: Run, spec: "EngineSpec", dense: "DenseCLIP", part: tuple[
             except StoppedError as stop:
                 bar.write(f"{stop.message}; give the same command again to go on", file=sys.stderr)
                 raise
-    return spec.begin(inputs)
+    return refined(spec.begin(inputs), run.config.regions, dense.device)
 
 
 def _provenance(run: Run, engine: "Engine") -> dict[str, Any]:
-    """What is to be said of the engine; of MaskCLIP nothing, as in stores of before there were others."""
+    """What is to be said of regions and engine; of MaskCLIP alone nothing, as in stores of before there were others."""
+    from labelgen.engines.regions import WEIGHTS
     from labelgen.engines.table import settings_of
 
-    name = run.config.labels.engine
-    if name == MASKCLIP["name"]:
-        return {}
-    settings = settings_of(run.config, name)
-    return {"engine": {"name": name, "settings": settings, "weights_sha256": dict(engine.weights)}}
+    name, regions = run.config.labels.engine, run.config.regions
+    said: dict[str, Any] = {"regions": regions.about()} if regions.source else {}
+    weights = dict(engine.weights)
+    if WEIGHTS in weights:
+        said["regions"]["weights_sha256"] = weights.pop(WEIGHTS)
+    if name != MASKCLIP["name"]:
+        said["engine"] = {"name": name, "settings": settings_of(run.config, name), "weights_sha256": weights}
+    return said
 
 
 def view_pictures(run: Run, image: Path, present: Sequence[int]) -> NDArray[np.uint8]:

@@ -13,6 +13,7 @@ from labelgen.samples import Sample
 from labelgen.store import PseudoLabelStore
 from pipeline.datasets.layouts import TRAIN_SPLIT
 from pipeline.progress import duration, say
+from pipeline.stages.engines import trainable
 from pipeline.stages.estimates import seconds_per_step
 from pipeline.stages.inspection import contact_sheet, masks_by_view
 from pipeline.stages.labels import make_labels
@@ -22,10 +23,15 @@ from pipeline.stages.scoring import Scored, evaluate
 from pipeline.stages.students import require_local_views, train_student, variants
 
 FIRST = 6  # images of the first picture
+USUAL = ("base", "local+carb")  # students, rows of CARB's Table 1
 
 
-def run_all(run: Run, split: str, names: Sequence[str]) -> tuple[Scored, Path]:
-    """Labels, the named students, scores on `split`, report; returns the scores and the path of the report."""
+def run_all(run: Run, split: str, names: Sequence[str] = ()) -> tuple[Scored, Path]:
+    """Labels, the named students, scores on `split`, report; returns the scores and the path of the report.
+
+    Without names, USUAL students: on whole images where there are no local views.
+    """
+    names = names or [trainable(run, name) for name in USUAL]
     configs = variants(run.config.train, names)
     require_local_views(run, configs)
     scored_on = run.samples(split, with_truth=True)  # a missing split should not wait for the training

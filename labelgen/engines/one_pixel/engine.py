@@ -174,5 +174,5 @@ ENGINE = EngineSpec(
     fit=_fit,
     refiner=_refiner,
     uses_labels=lambda settings: bool(settings.one_pixel.use_labels),
-    is_given=lambda settings: bool(settings.one_pixel.points),
+    is_compared=lambda settings: bool(settings.one_pixel.points),
 )

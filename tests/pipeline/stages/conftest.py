@@ -7,6 +7,7 @@ import pytest
 from pipeline.datasets import DATASETS
 from tests.conftest import carbseg, carbseg_process, made_once
 from tests.files import points_file
+from tests.models import save_detector, save_sam, save_sam3
 
 # Small shards, so that a run can be cut between them.
 SMALL = ("--dataset", "toy", "--set", "labels.images_per_shard=2")
@@ -28,6 +29,21 @@ def small_stores(clip_folder: Path, toy_root: Path, tmp_path_factory: pytest.Tem
             carbseg("labels", *options, "--out", folder, "--stores", folder)
 
     return made_once(tmp_path_factory, "small", make)
+
+
+@pytest.fixture(scope="session")
+def foundation(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    """Settings that name tiny foundation models with random weights, and take what they say, however unsure."""
+
+    def make(folder: Path) -> None:
+        save_detector(folder / "detector")
+        save_sam(folder / "sam")
+        save_sam3(folder / "sam3")
+
+    folder = made_once(tmp_path_factory, "foundation", make)
+    settings = [f"grounded_sam.{name}={folder / name}" for name in ("detector", "sam")]
+    settings += [f"sam3.model={folder / 'sam3'}", "grounded_sam.mask_threshold=0.0", "sam3.mask_threshold=0.0"]
+    return tuple(part for setting in settings for part in ("--set", setting))
 
 
 @pytest.fixture(scope="session")

@@ -23,6 +23,7 @@ from labelgen.label import Asked, Prepared
 from labelgen.store import PseudoLabelStore
 from labelgen.training.checkpoints import last_checkpoint
 from labelgen.training.processes import StoppedError
+from pipeline.datasets import DATASETS
 from tests.conftest import carbseg, carbseg_process, forked, made_once, refused
 from tests.files import contents
 from tests.pipeline.stages.conftest import SMALL, TRAINING
@@ -39,9 +40,9 @@ VAL = ("--split", "val")
 
 
 @pytest.fixture(scope="session")
-def toy(clip_folder: Path, toy_root: Path) -> tuple[object, ...]:
-    """Toy scenes, a CLIP with random weights, small shards and networks."""
-    return (*SMALL, *FITTING, "--data-root", toy_root, "--clip", clip_folder)
+def toy(clip_folder: Path, toy_root: Path, foundation: tuple[str, ...]) -> tuple[object, ...]:
+    """Toy scenes, models with random weights, small shards and networks."""
+    return (*SMALL, *FITTING, *foundation, "--data-root", toy_root, "--clip", clip_folder)
 
 
 @pytest.fixture(scope="session")
@@ -60,8 +61,8 @@ def others(toy: tuple[object, ...], toy_points: Path, tmp_path_factory: pytest.T
     """Folders of runs in which the other engines have labelled val."""
 
     def make(folder: Path) -> None:
-        carbseg("labels", *toy, *VAL, "--engine", "proxyclip", "--out", folder / "proxyclip")
-        carbseg("labels", *toy, *VAL, "--engine", "clims", "--out", folder / "clims")
+        for name in ("proxyclip", "clims", "grounded-sam", "sam3"):
+            carbseg("labels", *toy, *VAL, "--engine", name, "--out", folder / name)
         shutil.copytree(folder / "clims" / "engine" / "cam", folder / "cam" / "engine" / "cam")
         carbseg("labels", *toy, *VAL, "--engine", "cam", "--out", folder / "cam")
         with_points = ("--engine", "one-pixel", "--points", toy_points, "--out", folder / "one-pixel")
@@ -114,6 +115,7 @@ def test_provenance_names_the_engine_its_settings_and_its_weights(val_stores: di
         **{"proxyclip": [], "clip-es": []},
         **{"cam": ["network"], "clims": ["network"]},
         "one-pixel": ["vectors", "features"],
+        **{"grounded-sam": ["detector", "sam"], "sam3": ["model"]},
     }
     assert about["cam"]["weights_sha256"] != about["clims"]["weights_sha256"]
 
@@ -197,6 +199,81 @@ def test_a_new_engine_is_a_file_and_a_row(
     assert (val.mask(val.image_ids[0])[:, :160] == 255).all()
 
 
+# ---- Regions, two engines as one, no labels at all -----------------------------------------------------------------
+
+
+def test_regions_are_in_the_store_and_in_its_provenance_and_nowhere_where_they_are_off(
+    toy: tuple[object, ...], val_stores: dict[str, PseudoLabelStore], tmp_path: Path
+) -> None:
+    line = ("labels", *toy, *VAL, "--out", tmp_path)
+    carbseg(*line, "--set", "labels.regions=slic")
+    store, plain = PseudoLabelStore.open(tmp_path / "labels" / "val.zarr"), val_stores["maskclip"]
+    assert "as written" in carbseg("labels", "verify", store.path).stdout
+    about = {"source": "slic", "size_px": 12, "compactness": 30.0, "patch_px": 2}
+    assert store.provenance == plain.provenance | {"regions": about}
+    image_id = store.image_ids[0]
+    coarse, fine = (one.global_logits(image_id) for one in (plain, store))
+    assert (coarse.shape, fine.shape) == ((11, 20, 40), (11, 80, 160))
+    np.testing.assert_allclose(fine.mean((1, 2)), coarse.mean((1, 2)), atol=1e-3)
+    assert len(np.unique(fine[0])) < fine[0].size / 4
+    assert store.mask_views == plain.mask_views
+    assert "was made with regions = " in refused(*line)
+    assert "was made with regions.size_px = 12, not 20" in refused(
+        *line, "--set", "labels.regions=slic", "--set", "regions.size_px=20"
+    )
+
+
+def test_two_engines_write_one_store(toy: tuple[object, ...], tmp_path: Path) -> None:
+    carbseg("labels", *toy, *VAL, "--engine", "maskclip+sam3", "--out", tmp_path)
+    store = PseudoLabelStore.open(tmp_path / "labels" / "val.zarr")
+    assert "as written" in carbseg("labels", "verify", store.path).stdout
+    about = store.provenance["engine"]
+    assert about["name"] == "maskclip+sam3"
+    assert about["settings"]["fusion"]["rule"] == "mean"
+    assert list(about["settings"]) == ["fusion", "maskclip", "sam3"]
+    assert list(about["weights_sha256"]) == ["second.model"]
+    for name, message in (
+        ("maskclip+sam4", "unknown label engine 'sam4'"),
+        ("maskclip+sam3+cam", "only two engines can be made one"),
+        ("maskclip+cam", "an engine that is fitted first cannot be a part of another"),
+    ):
+        assert message in refused("labels", *toy, "--engine", name, "--out", tmp_path / "other")
+
+
+def test_a_fitted_engine_without_labels_says_what_to_do(toy: tuple[object, ...], tmp_path: Path) -> None:
+    said = refused("labels", *toy, "--engine", "cam", "--tags", "auto", "--out", tmp_path)
+    assert "cam is fitted to image-level labels, which with --tags auto nobody knows yet; give a labels file" in said
+    assert not (tmp_path / "labels").exists()
+
+
+@pytest.fixture(scope="module")
+def bare(toy_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A user's folder: training images about which nothing is known, and a few with truth to score on."""
+    root = tmp_path_factory.mktemp("bare")
+    names = ", ".join(f'"{name}"' for name in DATASETS["toy"].classes.names)
+    (root / "classes.toml").write_text(f"classes = [{names}]\n", encoding="utf-8")
+    for split in ("train", "val"):
+        shutil.copytree(toy_root / split, root / "images" / split)
+    shutil.copytree(toy_root / "valannot", root / "truth" / "val")
+    return root
+
+
+@pytest.mark.parametrize("engine", ["maskclip", "sam3"])
+def test_bare_images_become_a_report_in_one_command(
+    engine: str, bare: Path, clip_folder: Path, foundation: tuple[str, ...], tmp_path: Path
+) -> None:
+    folder = ("--dataset", "folder", "--data-root", bare, "--clip", clip_folder, "--tags", "auto", "--engine", engine)
+    line = (*folder, *foundation, *SHORT, "--set", "train.queue=2", "--out", tmp_path)
+    carbseg("run", *line)
+    assert (tmp_path / "report.html").is_file()
+    rows = json.loads((tmp_path / "metrics.json").read_text())["rows"]
+    second = "local+carb" if engine == "maskclip" else "base+carb"
+    assert [name for name in rows if name.startswith("student")] == ["student base", f"student {second}"]
+    store = PseudoLabelStore.open(tmp_path / "labels" / "train.zarr")
+    assert store.provenance["image_labels"]["source"] == "auto"
+    assert store.image_labels.any(1).all()
+
+
 # ---- A run keeps to its engine -------------------------------------------------------------------------------------
 
 
@@ -206,7 +283,9 @@ def test_a_run_goes_on_with_the_engine_it_was_begun_with(
     line = (*toy, *SHORT, "--out", tmp_path)
     shutil.copytree(compared / "clip-es" / "labels" / "train.zarr", tmp_path / "labels" / "train.zarr")
     assert "holds no local views; train on the whole images with train.views=base" in refused("train", *line)
-    assert "there are no local views of clip-es to train on; take --students base,base+carb" in refused("run", *line)
+    assert "there are no local views of clip-es to train on; take --students base,base+carb" in refused(
+        "run", *line, "--students", "base,local+carb"
+    )
     carbseg("train", *line, "--set", "train.views=base", "--set", "train.carb=false")
     carbseg("evaluate", *line)
     carbseg("report", *line)
@@ -237,6 +316,9 @@ def test_another_engine_in_the_same_run_is_refused_and_nothing_is_lost(
         ("clipes", [], "unknown label engine 'clipes'; did you mean 'clip-es'? known: maskclip, proxyclip, clip-es,"),
         ("proxyclip", ["labels.proxy=/no/such"], "/no/such"),
         ("cam", ["cam.backbone=resnet50", "cam.pretrained=/no/such"], "/no/such"),
+        ("grounded-sam", ["grounded_sam.detector=/no/such"], "no grounded_sam.detector weights at '/no/such': give a"),
+        ("grounded-sam", ["grounded_sam.sam=/no/such"], "or a hub id such as facebook/sam-vit-base on a connected"),
+        ("sam3", ["sam3.model=/no/such"], "or a hub id such as facebook/sam3 on a connected machine"),
     ],
 )
 def test_what_an_engine_lacks_or_cannot_do_is_said_before_a_store_is_begun(
@@ -319,7 +401,7 @@ def test_clip_es_labels_that_were_killed_equal_uninterrupted_ones(
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("two processes")
-@pytest.mark.parametrize("name", ["proxyclip", "clip-es", "one-pixel"])
+@pytest.mark.parametrize("name", ["proxyclip", "clip-es", "one-pixel", "grounded-sam"])
 def test_two_processes_label_what_one_labels(
     name: str, toy: tuple[object, ...], toy_points: Path, val_stores: dict[str, PseudoLabelStore], tmp_path: Path
 ) -> None:
