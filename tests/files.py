@@ -34,8 +34,9 @@ def own_folder(root: Path, *names: str, classes: str = '["sky", "road", "traffic
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below the folder."""
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+    """Every file below the folder, but what zarr leaves beside a chunk when it is killed while it writes."""
+    files = [p for p in sorted(folder.rglob("*")) if p.is_file() and not p.match("c.*.partial")]
+    return {str(p.relative_to(folder)): p.read_bytes() for p in files}
 
 
 def points_file(path: Path, samples: Sequence[Sample], names: Sequence[str]) -> Path:

@@ -161,7 +161,10 @@ def fit(
     accelerator = accelerator or make_accelerator(config.mixed_precision)
     known = [sample for sample in samples if sample["image_labels"] is not None]
     if not known:
-        raise InputError(f"none of {len(samples)} images has image-level labels, which {config.section} is fitted to")
+        raise InputError(
+            f"none of {len(samples)} images has image-level labels, which {config.section} is fitted to; give a labels "
+            "file (--tags FILE), or take an engine that is not fitted, such as clip-es"
+        )
     if config.batch % accelerator.num_processes:
         raise InputError(
             f"{config.section}.batch ({config.batch}) must be a multiple of the processes ({accelerator.num_processes})"

@@ -113,11 +113,6 @@ def _engine_spec(run: Run, split: str) -> "EngineSpec":
     for name, asked in (("per_prompt", config.per_prompt), ("precision=int8", config.precision == "int8")):
         if asked and not spec.is_dense:
             raise InputError(f"labels.{name} is for engines that compare patches with words; {config.engine} does not")
-    if spec.fit is not None and spec.uses_labels(run.config) and run.config.tags.source == "auto":
-        raise InputError(
-            f"{config.engine} is fitted to image-level labels, which with --tags auto nobody knows yet; "
-            "give a labels file (--tags FILE), or take an engine that is not fitted, such as clip-es"
-        )
     for path in (run.store_path(split), run.store_path(TRAIN_SPLIT)):
         was = PseudoLabelStore.open(path).provenance.get("engine", MASKCLIP)["name"] if is_begun(path) else None
         if was not in (None, config.engine):

@@ -242,7 +242,7 @@ def test_two_engines_write_one_store(toy: tuple[object, ...], tmp_path: Path) ->
 
 def test_a_fitted_engine_without_labels_says_what_to_do(toy: tuple[object, ...], tmp_path: Path) -> None:
     said = refused("labels", *toy, "--engine", "cam", "--tags", "auto", "--out", tmp_path)
-    assert "cam is fitted to image-level labels, which with --tags auto nobody knows yet; give a labels file" in said
+    assert "images has image-level labels, which cam is fitted to; give a labels file (--tags FILE)" in said
     assert not (tmp_path / "labels").exists()
 
 

@@ -15,7 +15,7 @@ from labelgen.store import PseudoLabelStore
 from pipeline.datasets import DATASETS
 from tests.conftest import carbseg, forked, made_once, refused
 from tests.files import contents
-from tests.pipeline.stages.conftest import SMALL
+from tests.pipeline.stages.conftest import SMALL, TRAINING
 
 NAMES = DATASETS["toy"].classes.names
 
@@ -33,7 +33,7 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def line(clip_folder: Path, toy_root: Path, toy_points: Path, classifier: Path) -> tuple[object, ...]:
     """Toy scenes, small shards, and a network that sees something."""
-    settings = (f"one_pixel.features={classifier}", "one_pixel.representation=both", "one_pixel.edges=60")
+    settings = (f"one_pixel.features={classifier}", "one_pixel.representation=both", "one_pixel.superpixels=60")
     words = [word for setting in settings for word in ("--set", setting)]
     toy = (*SMALL, "--data-root", toy_root, "--clip", clip_folder)
     return ("labels", *toy, "--engine", "one-pixel", "--points", toy_points, *words)
@@ -138,7 +138,7 @@ def test_clip_may_guess_what_images_show(line: tuple[object, ...], tmp_path: Pat
         (["one_pixel.features=/no/such"], "no vision backbone weights at '/no/such': give a local folder"),
         (['one_pixel.objects=["car","boat"]'], "one_pixel.objects: unknown class 'boat'; known: sky, building, pole,"),
         (['one_pixel.bands=[["sky"],["sea"]]'], "one_pixel.bands: unknown class 'sea'; known: sky, building, pole,"),
-        (["one_pixel.edges=0"], "one_pixel.edges must be at least 1, got 0"),
+        (["one_pixel.superpixels=0"], "one_pixel.superpixels must be at least 1, got 0"),
         (["one_pixel.scale=0.0"], "one_pixel.scale must be positive, got 0.0"),
         (["one_pixel.object_margin=-1.0"], "one_pixel.object_margin must not be negative, got -1.0"),
         (["one_pixel.threshold=1.5"], "one_pixel.threshold must be in [0, 1], got 1.5"),
@@ -170,3 +170,25 @@ def test_other_points_or_settings_than_those_fitted_are_refused(
     )
     (tmp_path / "engine" / "one-pixel" / "network" / "fitted.json").write_text("{")
     assert "cannot be read; delete that folder to fit anew" in refused(*line, *val)
+
+
+def test_further_rounds_are_refined_in_the_superpixels_and_bands_that_the_engine_knows(
+    line: tuple[object, ...], made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    kept = sorted((tmp_path / "engine" / "one-pixel" / "features").rglob("*.npz"))
+    for file in kept:
+        file.touch()
+    stamps = [file.stat().st_mtime_ns for file in kept]
+    steps = ("train.steps=2", "train.carb=false", "train.warmup_steps=0")
+    words = [word for setting in steps for word in ("--set", setting)]
+    carbseg("iterate", *line[1:], *TRAINING, *words, "--rounds", 1, "--out", tmp_path)
+    store = PseudoLabelStore.open(tmp_path / "round-1" / "labels" / "train.zarr")
+    refined = store.provenance["labels"]["refined"]["one-pixel"]
+    assert list(refined) == ["features", "context_power", "allowed"]
+    assert [file.stat().st_mtime_ns for file in kept] == stamps
+    road = NAMES.index("road")
+    assert not refined["allowed"][0][road]
+    for image_id in store.image_ids:
+        mask_HW = store.mask(image_id)
+        assert (mask_HW[: len(mask_HW) // 8] != road).all()
