@@ -122,7 +122,7 @@ def test_scaleout_in_two_processes() -> None:
     assert titles[1:4] == ["1 process", "2 processes", "times"]
     assert [cells[0].split(",")[0] for cells in lines] == ["labels", "training", "training", "matrix products"]
     for _, one, two, times, *_ in lines:
-        assert float(times) == pytest.approx(float(two) / float(one), rel=0.02)
+        assert float(times) == pytest.approx(float(two) / float(one), rel=0.02, abs=0.006)  # two digits are printed
 
 
 def test_scaleout_of_one_gpu_is_a_table_of_one() -> None:
@@ -146,9 +146,10 @@ def test_make_bench_measures_a_gpu_by_what_one_changes() -> None:
         done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=True)
         return re.findall(r"-m benchmarks\.(.*)", done.stdout)
 
-    gpu = [f"{name} --device cuda" for name in ("labels", "engines", "training", "scaleout")]
-    assert started("DEVICE=cuda") == gpu
-    assert [command.split()[0] for command in started()] == [*(c.split()[0] for c in gpu), "scores", "growth", "tests"]
+    gpu = ("labels", "engines", "training", "scaleout")
+    assert started("DEVICE=cuda") == [f"{name} --device cuda" for name in gpu]
+    cpu = (*gpu, "foundation", "scores", "growth", "tests")
+    assert [command.split()[0] for command in started()] == list(cpu)
 
 
 def test_the_device_is_busy_for_less_than_all_of_the_time_and_what_was_trained_is_let_go(tmp_path: Path) -> None:

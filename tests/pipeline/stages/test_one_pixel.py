@@ -23,11 +23,13 @@ NAMES = DATASETS["toy"].classes.names
 @pytest.fixture(scope="session")
 def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny ResNet with random weights, that tells seven things apart."""
-    torch.manual_seed(0)
-    config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", num_labels=7)
-    folder = tmp_path_factory.mktemp("classifier")
-    ResNetForImageClassification(config).save_pretrained(folder)
-    return folder
+
+    def make(folder: Path) -> None:
+        torch.manual_seed(0)
+        config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", num_labels=7)
+        ResNetForImageClassification(config).save_pretrained(folder)
+
+    return made_once(tmp_path_factory, "classifier", make)
 
 
 @pytest.fixture(scope="session")
