@@ -4,8 +4,10 @@ import contextlib
 import multiprocessing
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -112,6 +114,16 @@ def forked(*arguments: object) -> BaseProcess:
     run = FORKS.Process(target=_run_command, args=(list(map(str, arguments)),))
     run.start()
     return run
+
+
+def kill_when(is_time: Callable[[], bool], *arguments: object) -> None:
+    """Start the command and kill it as soon as it is time."""
+    run = forked(*arguments)
+    while run.is_alive() and not is_time():
+        time.sleep(0.002)
+    run.kill()
+    run.join()
+    assert run.exitcode == -signal.SIGKILL
 
 
 def _run_command(words: list[str]) -> None:

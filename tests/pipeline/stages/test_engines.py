@@ -3,8 +3,7 @@
 import json
 import shutil
 import signal
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from labelgen.store import PseudoLabelStore
 from labelgen.training.checkpoints import last_checkpoint
 from labelgen.training.processes import StoppedError
 from pipeline.datasets import DATASETS
-from tests.conftest import carbseg, carbseg_process, forked, made_once, refused
+from tests.conftest import carbseg, carbseg_process, kill_when, made_once, refused
 from tests.files import contents
 from tests.pipeline.stages.conftest import SMALL, TRAINING
 
@@ -361,16 +360,6 @@ def test_settings_that_only_make_it_faster_may_change(toy: tuple[object, ...], o
 
 
 # ---- Cut, and in two processes -------------------------------------------------------------------------------------
-
-
-def kill_when(is_time: Callable[[], bool], *arguments: object) -> None:
-    """Start the command and kill it as soon as it is time."""
-    run = forked(*arguments)
-    while run.is_alive() and not is_time():
-        time.sleep(0.002)
-    run.kill()
-    run.join()
-    assert run.exitcode == -signal.SIGKILL
 
 
 @pytest.mark.slow

@@ -2,9 +2,6 @@
 
 import json
 import shutil
-import signal
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +13,7 @@ from labelgen.training.checkpoints import last_checkpoint
 from pipeline.datasets import DATASETS
 from segtrain.model import load_student
 from segtrain.relabel import relabel
-from tests.conftest import carbseg, carbseg_process, forked, made_once, refused
+from tests.conftest import carbseg, carbseg_process, kill_when, made_once, refused
 from tests.files import contents
 from tests.pipeline.stages.conftest import SMALL, TRAINING
 
@@ -166,16 +163,6 @@ def require_same_rounds(out: Path, whole: Path) -> None:
         assert ours == theirs
         for name in ("student/model.safetensors", "metrics.jsonl"):
             assert (out / folder / "base" / name).read_bytes() == (whole / folder / "base" / name).read_bytes()
-
-
-def kill_when(is_time: Callable[[], bool], *arguments: object) -> None:
-    """Start the command and kill it as soon as it is time."""
-    run = forked(*arguments)
-    while run.is_alive() and not is_time():
-        time.sleep(0.002)
-    run.kill()
-    run.join()
-    assert run.exitcode == -signal.SIGKILL
 
 
 @pytest.mark.slow

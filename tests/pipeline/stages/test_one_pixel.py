@@ -1,8 +1,6 @@
 """One pixel per class as a user meets it: points in, a store without image-level labels out."""
 
 import shutil
-import signal
-import time
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +11,7 @@ from transformers import ResNetConfig, ResNetForImageClassification
 from labelgen.engines.one_pixel import features
 from labelgen.store import PseudoLabelStore
 from pipeline.datasets import DATASETS
-from tests.conftest import carbseg, forked, made_once, refused
+from tests.conftest import carbseg, kill_when, made_once, refused
 from tests.files import contents
 from tests.pipeline.stages.conftest import SMALL, TRAINING
 
@@ -94,12 +92,7 @@ def test_labels_that_were_cut_go_on_and_features_are_not_computed_again(
 @pytest.mark.slow
 def test_labels_that_were_killed_equal_uninterrupted_ones(line: tuple[object, ...], made: Path, tmp_path: Path) -> None:
     written = tmp_path / "labels" / "train.zarr" / "is_written"
-    run = forked(*line, "--out", tmp_path)
-    while run.is_alive() and not any(written.glob("c.*")):
-        time.sleep(0.002)
-    run.kill()
-    run.join()
-    assert run.exitcode == -signal.SIGKILL
+    kill_when(lambda: any(written.glob("c.*")), *line, "--out", tmp_path)
     carbseg(*line, "--out", tmp_path)
     assert contents(tmp_path / "labels") == contents(made / "labels")
 
