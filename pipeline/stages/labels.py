@@ -158,9 +158,10 @@ def _begin_engine(run: Run, spec: "EngineSpec", dense: "DenseCLIP", part: tuple[
     classes, _ = read_words(run.spec.classes, config)
     inputs = Inputs(dense, classes, config.batch, run.config, run.out / "engine")
     if spec.fit is not None:
+        from labelgen.engines.fit import NETWORK
         from labelgen.training.processes import StoppedError
 
-        if part[0] > 1 and not (inputs.folder / config.engine / "network").is_dir():
+        if part[0] > 1 and not (inputs.folder / config.engine / NETWORK).is_dir():
             raise InputError(f"{config.engine} is fitted first, by --shard 1/{part[1]}; begin the others after that")
         samples = _labelled_samples(run, spec, TRAIN_SPLIT)
         with progress(0, f"fitting {config.engine}", "steps", shown=state.is_main_process) as bar:

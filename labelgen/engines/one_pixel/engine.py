@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from labelgen.clr import Regions, refine
 from labelgen.engines.engine import EngineSpec, Inputs, OnStep
+from labelgen.engines.fit import NETWORK
 from labelgen.engines.one_pixel.config import OnePixelConfig
 from labelgen.engines.one_pixel.equations import cosine, similarity
 from labelgen.engines.one_pixel.features import FeatureFolder, Features, compute_features
@@ -31,7 +32,7 @@ from labelgen.samples import ClassSet, Sample
 from labelgen.training.processes import make_accelerator
 
 NAME = "one-pixel"
-NETWORK, FEATURES = "network", "features"  # folders
+FEATURES = "features"  # folder
 CELL_PX = 4  # side of what one score stands for: superpixels are larger
 MEASURES = {"cosine": cosine, "intersection": similarity}
 CHOSEN = 1.0  # is added to the score of a superpixel's label, which then is its best score
