@@ -1,12 +1,13 @@
 """What the engine writes into a store, by hand; as a user meets it: tests/pipeline/stages/test_one_pixel.py."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from labelgen.engines.one_pixel.config import OnePixelConfig
-from labelgen.engines.one_pixel.engine import OnePixelEngine
+from labelgen.engines.one_pixel.engine import OnePixelEngine, OnePixelRefiner
 from labelgen.engines.one_pixel.features import FeatureFolder, Features
 from labelgen.engines.one_pixel.representation import ClassVectors
 from labelgen.images import write_png
@@ -76,3 +77,16 @@ def test_maps_are_on_the_grid_of_the_view_however_it_was_resized(
     assert (best_hw[: h // 2] == 0).all()
     assert (best_hw[h // 2 :, : w // 2] == 1).all()
     assert (best_hw[h // 2 :, w // 2 :] == 2).all()
+
+
+def test_further_rounds_are_told_superpixels_context_and_what_may_be_in_their_band(tmp_path: Path) -> None:
+    write_png(tmp_path / "a.png", np.zeros((16, 24, 3), np.uint8))
+    own = engine(tmp_path, SEEN, context_power=2.0)
+    for location, allowed in ((True, [[1, 0, 1], [0, 1, 1], [0, 1, 1]]), (False, [[1, 1, 1]] * 3)):
+        refiner = OnePixelRefiner(replace(own.config, location=location), CLASSES, own.features)
+        map_HW, context_SS, is_allowed_SC = refiner.regions(str(tmp_path / "a.png"), np.zeros((16, 24, 3), np.uint8))
+        np.testing.assert_array_equal(map_HW, MAP)
+        np.testing.assert_array_equal(is_allowed_SC, np.array(allowed, bool))
+        np.testing.assert_allclose(context_SS, features(SEEN).context() ** 2)
+    alone = OnePixelRefiner(replace(own.config, context=False), CLASSES, own.features)
+    np.testing.assert_array_equal(alone.regions(str(tmp_path / "a.png"), np.zeros((16, 24, 3), np.uint8))[1], np.eye(3))

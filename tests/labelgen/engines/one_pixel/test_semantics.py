@@ -151,3 +151,18 @@ def test_a_missing_network_is_one_line_that_names_the_folder_form(tmp_path: Path
         SemanticNetwork.from_pretrained("/no/such", "classes")
     with pytest.raises(InputError, match="no vision backbone weights at '/no/such': give a local folder"):
         SemanticNetwork.from_pretrained("/no/such", "features")
+
+
+def test_products_in_bfloat16_see_nearly_the_same(tmp_path: Path) -> None:
+    classifier("resnet").save_pretrained(tmp_path)
+    image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+    map_HW = (np.arange(96) >= 40).astype(np.int32)[None].repeat(64, 0)
+    exact, coarse = (
+        SemanticNetwork.from_pretrained(str(tmp_path), "features", dtype=dtype).pooled(
+            image, map_HW, fusion_slices(64, 96), 1.0
+        )
+        for dtype in ("float32", "bfloat16")
+    )
+    assert coarse.dtype == np.float32
+    assert not np.array_equal(coarse, exact)
+    np.testing.assert_allclose(coarse, exact, atol=0.02 * np.abs(exact).max())
