@@ -5,7 +5,7 @@ at stride 8 (a ResNet: 8 or 16); `fine_channels` (0 without) and `channels` are 
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -91,6 +91,7 @@ class DilatedResNet(nn.Module):
             resnet.embedder.embedder = nn.Sequential(conv(3, half, stride=2), conv(half, half), conv(half, first_width))
         self.resnet: Any = resnet
         self.output_stride, self.stride_in_1x1 = output_stride, stride_in_1x1
+        self._frozen: tuple[nn.Module, ...] = ()
         self._place_strides()
 
     def _place_strides(self) -> None:
@@ -104,6 +105,19 @@ class DilatedResNet(nn.Module):
             for block in others:
                 _place(block, 1, 1, dilation)
             before = dilation
+
+    def freeze(self, stages: int) -> None:
+        """Let the stem and the first so many stages stay as they are, their batch statistics as well; 0: none."""
+        self._frozen = (self.resnet.embedder, *self.resnet.encoder.stages[:stages]) if stages else ()
+        for part in self._frozen:
+            part.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> Self:
+        """As any module, but what is frozen stays in evaluation mode."""
+        super().train(mode)
+        for part in self._frozen:
+            part.eval()
+        return self
 
     def forward(self, x: Tensor) -> tuple[None, Tensor]:
         """(B, 3, H, W) -> features at the output stride."""

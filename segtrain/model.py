@@ -32,6 +32,8 @@ class StudentConfig:
     backbone: Literal["light", "resnet50", "resnet101"] = "light"
     pretrained: str = ""  # ImageNet weights of a ResNet: HF folder or hub id, or a file with mmseg's names
     deep_stem: bool = False  # ResNet-v1c, as mmseg's weights want it
+    output_stride: Literal[8, 16] = 8  # of a ResNet's features: 8 (CARB), or 16 for a quarter of the places
+    frozen_stages: int = 0  # 1 to 4: the stem and so many stages of a ResNet stay as ImageNet's weights have them
     width: int = 16  # channels of the light backbone's first convolution
     aspp_channels: int | None = None  # default: 32 on the light backbone, 512 on a ResNet (CARB)
     aspp_rates: tuple[int, ...] | None = None  # default: 1, 3, 6, 9 on the light backbone, 6, 12, 18, 24 on a ResNet
@@ -44,8 +46,15 @@ class StudentConfig:
             raise InputError(f"student.classifier must be text or linear, got {self.classifier!r}")
         if min(self.width, *self.aspp[1], self.aspp[0]) < 1:
             raise InputError("student.width, aspp_channels and aspp_rates must be positive")
-        if self.pretrained and self.backbone == "light":
-            raise InputError("student.pretrained needs student.backbone=resnet50 or resnet101")
+        if self.backbone == "light" and (self.pretrained or self.output_stride != 8):
+            name = "pretrained" if self.pretrained else "output_stride"
+            raise InputError(f"student.{name} needs student.backbone=resnet50 or resnet101")
+        if self.output_stride not in (8, 16):
+            raise InputError(f"student.output_stride must be 8 or 16, got {self.output_stride}")
+        if not 0 <= self.frozen_stages <= 4:
+            raise InputError(f"student.frozen_stages must be 0 to 4, got {self.frozen_stages}")
+        if self.frozen_stages and not self.pretrained:
+            raise InputError("student.frozen_stages keeps ImageNet's weights: give student.pretrained=FOLDER, too")
 
     @property
     def aspp(self) -> tuple[int, tuple[int, ...]]:
@@ -105,7 +114,7 @@ class TextClassifier(nn.Module):
 
 
 class Student(PreTrainedModel):  # type: ignore[no-untyped-call]
-    """Class logits of ImageNet-normalised pixels (B, 3, H, W): at stride 4 with the light backbone, 8 with a ResNet."""
+    """Class logits of ImageNet-normalised pixels (B, 3, H, W), at stride 4 (light backbone), 8 or 16 (ResNet)."""
 
     config_class = CarbsegConfig
     main_input_name = "pixel_values"
@@ -114,11 +123,7 @@ class Student(PreTrainedModel):  # type: ignore[no-untyped-call]
         super().__init__(config)
         settings, classes = _settings(config), int(config.num_labels or 0)
         channels, rates = settings.aspp
-        self.backbone: Any = (
-            LightBackbone(settings.width)
-            if settings.backbone == "light"
-            else DilatedResNet(RESNET_DEPTHS[settings.backbone], settings.deep_stem, stride_in_1x1=config.stride_in_1x1)
-        )
+        self.backbone = _backbone(settings, config.stride_in_1x1)
         self.aspp = ASPP(self.backbone.channels, channels, rates)
         if self.backbone.fine_channels:
             self.fine = conv(self.backbone.fine_channels, channels, 1)
@@ -142,6 +147,17 @@ class Student(PreTrainedModel):  # type: ignore[no-untyped-call]
             x = F.interpolate(x, size=fine.shape[-2:], mode="bilinear")
             x = self.head(torch.cat([x, self.fine(fine)], 1))
         return SemanticSegmenterOutput(logits=self.classifier(x))
+
+
+def _backbone(settings: StudentConfig, stride_in_1x1: bool) -> Any:
+    if settings.backbone == "light":
+        return LightBackbone(settings.width)
+    depths = RESNET_DEPTHS[settings.backbone]
+    resnet = DilatedResNet(
+        depths, settings.deep_stem, output_stride=settings.output_stride, stride_in_1x1=stride_in_1x1
+    )
+    resnet.freeze(settings.frozen_stages)
+    return resnet
 
 
 AutoConfig.register(CarbsegConfig.model_type, CarbsegConfig)

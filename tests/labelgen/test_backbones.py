@@ -71,6 +71,20 @@ def test_imagenet_weights_come_from_a_hf_folder(tmp_path: Path) -> None:
         backbone.load_imagenet(str(tmp_path))
 
 
+def test_frozen_stages_stay_as_they_are_and_the_others_learn() -> None:
+    backbone = DilatedResNet((1, 2, 2, 2), first_width=8)
+    backbone.freeze(2)
+    before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
+    optimizer = torch.optim.SGD([p for p in backbone.parameters() if p.requires_grad], lr=0.1)
+    backbone.train()(torch.randn(2, 3, 32, 32))[1].square().mean().backward()
+    optimizer.step()
+    moved = {name for name, tensor in backbone.state_dict().items() if not torch.equal(tensor, before[name])}
+    frozen = ("resnet.embedder.", "resnet.encoder.stages.0.", "resnet.encoder.stages.1.")
+    assert moved
+    assert not [name for name in moved if name.startswith(frozen)]  # batch statistics neither
+    assert all(name in moved for name in before if "stages.2." in name and name.endswith("running_mean"))
+
+
 def mmseg_names(depths: tuple[int, ...]) -> list[str]:
     """Modules of mmseg's ResNet-v1c, in its own words."""
     names = [f"stem.{3 * i + j}" for i in range(3) for j in (0, 1)]

@@ -86,6 +86,27 @@ def test_a_saved_student_strides_where_its_imagenet_weights_did(
     np.testing.assert_array_equal(predict(loaded, IMAGE), predict(student, IMAGE))
 
 
+def test_a_student_at_stride_16_keeps_frozen_stages_through_a_save(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(RESNET_DEPTHS, "resnet50", (1, 1, 1, 1))
+    ResNetModel(ResNetConfig(depths=[1, 1, 1, 1])).save_pretrained(tmp_path / "imagenet")
+    config = StudentConfig(
+        backbone="resnet50", pretrained=str(tmp_path / "imagenet"), aspp_channels=8, output_stride=16, frozen_stages=3
+    )
+    student = build_student(config, CLASSES, torch.randn(11, 8)).train()
+    imagenet = ResNetModel.from_pretrained(tmp_path / "imagenet").state_dict()
+    trained = {name for name, p in student.named_parameters() if p.requires_grad}
+    assert {name.split(".")[4] for name in trained if "stages" in name} == {"3"}
+    student(pixel_values=torch.randn(2, 3, 64, 64))  # batch statistics would move
+    for name, tensor in student.backbone.resnet.state_dict().items():
+        if "stages.3" not in name:
+            assert torch.equal(tensor, imagenet[name]), name
+    assert student(pixel_values=torch.randn(2, 3, 64, 64)).logits.shape[2:] == (4, 4)
+    save_student(student, tmp_path / "student", {})
+    np.testing.assert_array_equal(predict(load_student(tmp_path / "student"), IMAGE), predict(student.eval(), IMAGE))
+
+
 def build_student_on_meta(config: StudentConfig) -> torch.nn.Module:
     from segtrain.model import CarbsegConfig, Student
 
@@ -115,6 +136,10 @@ def test_any_hf_segmentation_model_can_be_the_student(tmp_path: Path) -> None:
         ({"backbone": "resnet18"}, "student.backbone must be light, resnet50 or resnet101, got 'resnet18'"),
         ({"pretrained": "microsoft/resnet-50"}, "student.pretrained needs student.backbone=resnet50"),
         ({"aspp_rates": (0,)}, "aspp_rates must be positive"),
+        ({"output_stride": 16}, "student.output_stride needs student.backbone=resnet50"),
+        ({"backbone": "resnet50", "output_stride": 4}, "student.output_stride must be 8 or 16, got 4"),
+        ({"backbone": "resnet50", "frozen_stages": 5}, "student.frozen_stages must be 0 to 4, got 5"),
+        ({"backbone": "resnet50", "frozen_stages": 1}, "frozen_stages keeps ImageNet's weights"),
     ],
 )
 def test_settings_that_make_no_student_are_refused(settings: dict[str, object], message: str) -> None:
