@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 
 
 class StoppedError(SystemExit):
@@ -18,11 +19,17 @@ class StoppedError(SystemExit):
 
 
 def make_accelerator(mixed_precision: str = "auto") -> Accelerator:
-    """The processes, the device and the precision of this run. auto: bf16 on GPUs that have it."""
+    """The processes, the device and the precision of this run. auto: bf16 on GPUs that have it.
+
+    One that was made before with another precision is not to be used any more.
+    """
     if mixed_precision == "auto":
         # Older GPUs would imitate it, slowly.
         has_bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
         mixed_precision = "bf16" if has_bf16 else "no"
+    # accelerate keeps the precision for the whole process, but a command may fit an engine, then train a student.
+    if AcceleratorState._shared_state and AcceleratorState().mixed_precision != mixed_precision:
+        AcceleratorState._reset_state()
     # Without cpu=True accelerate takes each process of a CPU launch for the only one.
     return Accelerator(cpu=not torch.accelerator.is_available(), mixed_precision=mixed_precision)
 

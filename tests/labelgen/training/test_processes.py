@@ -1,14 +1,15 @@
-import pytest
+"""The processes of a run, as accelerate knows them."""
+
 import torch
 
 from labelgen.training.processes import make_accelerator
 
 
-def test_auto_takes_bf16_only_where_the_gpu_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert make_accelerator().mixed_precision == "no"
-    monkeypatch.setattr("labelgen.training.processes.Accelerator", lambda cpu, mixed_precision: mixed_precision)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    for has_it, precision in ((True, "bf16"), (False, "no")):
-        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, it=has_it: it)
-        assert make_accelerator() == precision
-        assert make_accelerator("fp16") == "fp16"
+def test_one_command_may_train_in_one_precision_after_the_other() -> None:
+    assert make_accelerator("no").mixed_precision == "no"
+    accelerator = make_accelerator("bf16")
+    assert accelerator.mixed_precision == "bf16"
+    model = accelerator.prepare(torch.nn.Linear(2, 2))
+    assert model(torch.ones(1, 2)).dtype == torch.float32  # accelerate gives back what it computed in less
+    with accelerator.autocast():
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
