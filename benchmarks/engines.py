@@ -29,6 +29,7 @@ from labelgen.engines.one_pixel.representation import ClassVectors
 from labelgen.engines.proxyclip import Proxy, ProxyCLIP, ProxyCLIPConfig
 from labelgen.images import resize_image
 from labelgen.label import Labeller, Prepared, view_pixels
+from labelgen.maskclip import DenseCLIP
 from labelgen.views import ViewConfig, global_views
 from pipeline.commands.options import quiet_libraries
 from pipeline.datasets.classes import CAMVID_CLASSES
@@ -65,12 +66,12 @@ class Anew(FeatureFolder):
         return self.compute(picture())
 
 
-def one_pixel(device: str, folder: Path) -> OnePixelEngine:
+def one_pixel(dense: DenseCLIP, folder: Path) -> OnePixelEngine:
     """Classes are what some superpixels show; nothing is kept. folder: for weights."""
     network = folder / "imagenet"
     imagenet_classifier().save_pretrained(network)
     config, classes = OnePixelConfig(features=str(network)), np.arange(len(CAMVID_CLASSES))
-    seen = feature_folder(config, folder, torch.device(device))
+    seen = feature_folder(config, folder, dense)
     semantic_SD = seen.compute(picture()).semantic_SD.astype(np.float32)
     vectors = ClassVectors(
         semantic_SD[classes % len(semantic_SD)], classes, np.zeros((0, 128), np.float32), classes[:0]
@@ -93,7 +94,7 @@ def engines(device: str, folder: Path) -> dict[str, Engine]:
         "clip-es": ClipESEngine(ClipES(dense), CAMVID_CLASSES),
         "proxyclip": Labeller(ProxyCLIP(dense, proxy, ProxyCLIPConfig())),
         "cam": FittedEngine(folder, CamConfig(), torch.device(device)),
-        "one-pixel": one_pixel(device, folder),
+        "one-pixel": one_pixel(dense, folder),
     }
 
 

@@ -65,8 +65,7 @@ class EngineSpec:
     where it was cut. fitted_on: the engine whose fitted network this one's fit starts from. uses_labels: whether, with
     all engines' settings, image-level labels say what may be in an image; else every class may, and none are asked for.
     is_compared: whether, with these settings, a comparison of all engines is to hold it; others have to be named.
-    refiner: what an engine knows of the regions of images, for further rounds (`labelgen.clr`); with the settings
-    of all engines, the classes, the run's folder for engines, and the device.
+    refiner: what an engine knows of the regions of images, for further rounds (`labelgen.clr`).
     """
 
     about: str
@@ -79,7 +78,7 @@ class EngineSpec:
     fitted_on: str = ""
     uses_labels: Callable[[Any], bool] = lambda settings: True
     is_compared: Callable[[Any], bool] = lambda settings: True
-    refiner: Callable[[Any, ClassSet, Path, torch.device], Refiner] | None = None
+    refiner: Callable[[Inputs], Refiner] | None = None
 
 
 def ask_each(images: Sequence[Prepared], maps_of: Callable[[Prepared, int], NDArray[np.float32]]) -> Asked:

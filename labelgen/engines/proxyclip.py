@@ -109,7 +109,7 @@ class ProxyCLIP(nn.Module):
         grid = check_grid(pixels_B3HW, self.patch_px)
         value_BEhw, proxy_BFhw = self._clip(fit(pixels_B3HW, self.dense.patch_px))
         if self.proxy:
-            mean, std = _statistics(self.dense, pixels_B3HW)
+            mean, std = pixel_statistics(self.dense, pixels_B3HW)
             proxy_BFhw = self.proxy(pixels_B3HW * std + mean)
         attention_BPP = proxy_attention(_resize(proxy_BFhw, grid), self.config.beta, self.config.gamma)
         value_BPE = _resize(value_BEhw, grid).flatten(2).transpose(1, 2)
@@ -173,7 +173,7 @@ class Proxy(nn.Module):
     @torch.inference_mode()
     def forward(self, image_B3HW: Tensor) -> Tensor:
         """Features (B, F, h, w) of RGB in 0..1, resized so that whole patches fit."""
-        mean, std = _statistics(self, image_B3HW)
+        mean, std = pixel_statistics(self, image_B3HW)
         pixels_B3HW = fit((image_B3HW - mean) / std, self.patch_px)
         states = self._states(pixels_B3HW)
         return states if states.ndim == 4 else _patches(states, check_grid(pixels_B3HW, self.patch_px))
@@ -258,8 +258,8 @@ def _patches(tokens_BNF: Tensor, grid: tuple[int, int]) -> Tensor:
     return tokens_BNF[:, -h * w :].transpose(1, 2).reshape(len(tokens_BNF), -1, h, w)
 
 
-def _statistics(seer: "DenseCLIP | Proxy", pixels_B3HW: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and std, (3, 1, 1) each, of what a model was trained on."""
+def pixel_statistics(seer: "DenseCLIP | Proxy", pixels_B3HW: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and std, (3, 1, 1) each, of what a model was trained on, beside the pixels."""
     mean, std = (pixels_B3HW.new_tensor(v)[:, None, None] for v in (seer.image_mean, seer.image_std))
     return mean, std
 

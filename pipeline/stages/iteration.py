@@ -11,14 +11,14 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from evaluation.tables import markdown
-from labelgen.clr import Refinement, Refiner, SlicRefiner
+from labelgen.clr import Refinement, SlicRefiner
 from labelgen.samples import InputError, Sample
 from labelgen.store import PseudoLabelStore
 from pipeline.datasets.layouts import TRAIN_SPLIT
 from pipeline.progress import progress
 from pipeline.runs import write_json, write_text
 from pipeline.stages.inspection import mean_scores
-from pipeline.stages.labels import engine_spec, make_labels
+from pipeline.stages.labels import engine_inputs, engine_spec, load_dense, make_labels
 from pipeline.stages.run import Run, own_device, process_state
 from pipeline.stages.scoring import evaluate
 from pipeline.stages.students import require_local_views, train_student, variants
@@ -116,14 +116,14 @@ def _look_again(before: Run, here: Run, name: str, refinement: Refinement | None
 
 def _refinement(run: Run) -> Refinement | None:
     """What makes pseudo-labels of class maps: with the regions that the run's engine knows, or SLIC's."""
-    config, classes = run.config.iterate, run.spec.classes
+    config = run.config.iterate
     if not config.refine:
         return None
     known = engine_spec(run.config.labels.engine).refiner
-    refiner: Refiner = SlicRefiner(config, len(classes))
-    if known is not None:
-        refiner = known(run.config, classes, run.out / "engine", own_device())
-    return Refinement(refiner, config.threshold)
+    if known is None:
+        return Refinement(SlicRefiner(config, len(run.spec.classes)), config.threshold)
+    dense = load_dense(run, run.samples(TRAIN_SPLIT)[0])
+    return Refinement(known(engine_inputs(run, dense)), config.threshold)
 
 
 def _label_scores(run: Run, samples: Sequence[Sample], name: str) -> dict[str, float | None]:

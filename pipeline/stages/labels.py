@@ -22,7 +22,7 @@ from pipeline.stages.run import TINY_CLIP, TINY_CLIP_NAME, Run, own_device, proc
 if TYPE_CHECKING:
     import torch
 
-    from labelgen.engines.engine import Engine, EngineSpec
+    from labelgen.engines.engine import Engine, EngineSpec, Inputs
     from labelgen.maskclip import DenseCLIP
 
 MASKCLIP = {"name": "maskclip"}  # what a store means that says nothing of its engine
@@ -148,15 +148,20 @@ def _about_image_labels(run: Run, spec: "EngineSpec") -> dict[str, Any]:
     return asdict(run.config.tags) | {"file": Path(run.config.tags.file).name}
 
 
-def _begin_engine(run: Run, spec: "EngineSpec", dense: "DenseCLIP", part: tuple[int, int]) -> "Engine":
-    """The engine of the run, fitted first where it has to be. Raises InputError for what it lacks."""
+def engine_inputs(run: Run, dense: "DenseCLIP") -> "Inputs":
+    """What the engine of a run is begun with."""
     from labelgen.engines.engine import Inputs
-    from labelgen.engines.regions import refined
     from labelgen.generate import read_words
 
-    config, state = run.config.labels, process_state()
-    classes, _ = read_words(run.spec.classes, config)
-    inputs = Inputs(dense, classes, config.batch, run.config, run.out / "engine")
+    classes, _ = read_words(run.spec.classes, run.config.labels)
+    return Inputs(dense, classes, run.config.labels.batch, run.config, run.out / "engine")
+
+
+def _begin_engine(run: Run, spec: "EngineSpec", dense: "DenseCLIP", part: tuple[int, int]) -> "Engine":
+    """The engine of the run, fitted first where it has to be. Raises InputError for what it lacks."""
+    from labelgen.engines.regions import refined
+
+    config, state, inputs = run.config.labels, process_state(), engine_inputs(run, dense)
     if spec.fit is not None:
         from labelgen.engines.fit import NETWORK
         from labelgen.training.processes import StoppedError

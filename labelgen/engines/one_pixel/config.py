@@ -22,7 +22,7 @@ class OnePixelConfig:
     speed_only: ClassVar[tuple[str, ...]] = ("points", "readers")
 
     points: str = ""  # CSV file of the labelled pixels (--points): image,x,y,class
-    features: str = "microsoft/resnet-50"  # HF folder or hub id of an image classifier, or of a backbone
+    features: str = "microsoft/resnet-50"  # HF folder or hub id of an image classifier or backbone; "clip": CLIP itself
     semantics: Semantics = "features"  # of it: class activations ("classes", the paper), or the features before them
     dtype: Dtype = "float32"  # of its products; bfloat16 is quicker where the machine has it
     scale: float = 2.0  # slices are resized by this before the network sees them

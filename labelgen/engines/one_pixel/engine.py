@@ -27,7 +27,7 @@ from labelgen.engines.one_pixel.refinement import bands_of, choose
 from labelgen.engines.one_pixel.representation import ClassVectors
 from labelgen.engines.one_pixel.semantics import SemanticNetwork, fusion_slices, whole_image
 from labelgen.label import Asked, Batch, Prepared
-from labelgen.maskclip import digest_weights
+from labelgen.maskclip import DenseCLIP, digest_weights
 from labelgen.samples import ClassSet, Sample
 from labelgen.training.processes import make_accelerator
 
@@ -94,12 +94,15 @@ def _on_grid(scores_SC: NDArray[np.float32], map_HW: NDArray[np.integer], grid: 
     return np.ascontiguousarray(scores_SC[map_HW[rows[:, None], columns]].transpose(2, 0, 1))
 
 
-def feature_folder(config: OnePixelConfig, folder: Path, device: torch.device) -> FeatureFolder:
-    """Where features are kept, and how they are computed. Raises InputError for a network that is not at hand."""
+def feature_folder(config: OnePixelConfig, folder: Path, dense: DenseCLIP) -> FeatureFolder:
+    """Where features are kept, and how they are computed: on the device of the run's CLIP, or by it.
+
+    Raises InputError for a network that is not at hand.
+    """
     decided_by: dict[str, Any] = {"superpixels": config.superpixels}
     network = None
     if config.needs_network:
-        network = SemanticNetwork.from_pretrained(config.features, config.semantics, device, config.dtype)
+        network = SemanticNetwork.begin(config.features, config.semantics, dense, config.dtype)
         decided_by |= {"semantics": config.semantics, "dtype": config.dtype, "scale": config.scale, "mosf": config.mosf}
         decided_by["network_sha256"] = digest_weights(network)
 
@@ -145,9 +148,8 @@ def _begin(inputs: Inputs) -> OnePixelEngine:
     return OnePixelEngine(vectors, inputs.classes, config, _features(inputs))
 
 
-def _refiner(settings: Any, classes: ClassSet, folder: Path, device: torch.device) -> OnePixelRefiner:
-    config: OnePixelConfig = settings.one_pixel
-    return OnePixelRefiner(config, classes, feature_folder(config, folder / NAME / FEATURES, device))
+def _refiner(inputs: Inputs) -> OnePixelRefiner:
+    return OnePixelRefiner(inputs.settings.one_pixel, inputs.classes, _features(inputs))
 
 
 def _fit(inputs: Inputs, samples: Sequence[Sample], on_step: OnStep) -> None:
@@ -163,7 +165,7 @@ def _fit(inputs: Inputs, samples: Sequence[Sample], on_step: OnStep) -> None:
 
 
 def _features(inputs: Inputs) -> FeatureFolder:
-    return feature_folder(inputs.settings.one_pixel, inputs.folder / NAME / FEATURES, inputs.dense.device)
+    return feature_folder(inputs.settings.one_pixel, inputs.folder / NAME / FEATURES, inputs.dense)
 
 
 ENGINE = EngineSpec(

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
-from labelgen.engines.proxyclip import Proxy
+from labelgen.engines.proxyclip import OWN, Proxy, fit, pixel_statistics
 from labelgen.images import IMAGENET_MEAN, IMAGENET_STD, resize_image
-from labelgen.maskclip import load_weights, read_pixel_statistics
+from labelgen.maskclip import DenseCLIP, load_weights, read_pixel_statistics
 from labelgen.samples import InputError
 from labelgen.views import Box
 
@@ -69,6 +69,19 @@ def nearest(spans: list[Span], side: int) -> NDArray[np.int64]:
     return np.asarray(np.abs(np.arange(side)[:, None] + 0.5 - centres).argmin(1))
 
 
+class ClipPatches(nn.Module):
+    """The run's own CLIP as a giver of features: of its patches, and without words (MaskCLIP)."""
+
+    def __init__(self, dense: DenseCLIP) -> None:
+        super().__init__()
+        self.dense = dense
+
+    def forward(self, image_B3HW: Tensor) -> Tensor:
+        """Unit vectors (B, D, h, w) of RGB in 0..1, resized so that whole patches fit."""
+        mean, std = pixel_statistics(self.dense, image_B3HW)
+        return self.dense.features(fit((image_B3HW - mean) / std, self.dense.patch_px))
+
+
 class SemanticNetwork(nn.Module):
     """A frozen HF image classifier, or backbone, that is asked for a vector at every place.
 
@@ -76,11 +89,25 @@ class SemanticNetwork(nn.Module):
     "features" are these features themselves. dtype: of its products; weights stay in float32.
     """
 
-    def __init__(self, backbone: Proxy, weights_KD: Tensor | None = None, dtype: Dtype = "float32") -> None:
+    def __init__(
+        self, backbone: Proxy | ClipPatches, weights_KD: Tensor | None = None, dtype: Dtype = "float32"
+    ) -> None:
         super().__init__()
         self.backbone = backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.dtype: torch.dtype = getattr(torch, dtype)
         self.register_buffer("weights_KD", weights_KD)
+
+    @classmethod
+    def begin(cls, source: str, kind: Semantics, dense: DenseCLIP, dtype: Dtype = "float32") -> "SemanticNetwork":
+        """What `source` names, on the run's device: a HF folder or hub id, or "clip", the run's own.
+
+        Raises InputError when it cannot be had.
+        """
+        if source != OWN:
+            return cls.from_pretrained(source, kind, dense.device, dtype)
+        if kind == "classes":
+            raise InputError("one_pixel.features=clip has no classifier: set one_pixel.semantics=features")
+        return cls(ClipPatches(dense), dtype=dtype)
 
     @classmethod
     def from_pretrained(

@@ -19,6 +19,7 @@ from transformers import (
 from labelgen.engines.one_pixel import mosf_slices, semantics
 from labelgen.engines.one_pixel.semantics import SemanticNetwork, Slices, fusion_slices, nearest, pooling
 from labelgen.images import IMAGENET_MEAN, IMAGENET_STD, normalise
+from labelgen.maskclip import DenseCLIP
 from labelgen.samples import InputError
 
 
@@ -166,3 +167,14 @@ def test_products_in_bfloat16_see_nearly_the_same(tmp_path: Path) -> None:
     assert coarse.dtype == np.float32
     assert not np.array_equal(coarse, exact)
     np.testing.assert_allclose(coarse, exact, atol=0.02 * np.abs(exact).max())
+
+
+def test_clips_own_patches_are_features_too(clip_folder: Path) -> None:
+    dense = DenseCLIP.from_pretrained(clip_folder, dtype=torch.float32)
+    network = SemanticNetwork.begin("clip", "features", dense)
+    image_BHW3 = np.random.default_rng(0).integers(0, 256, (1, 32, 64, 3), np.uint8)
+    seen_BDhw = network(torch.from_numpy(image_BHW3).permute(0, 3, 1, 2).float() / 255)
+    expected_BDhw = dense.features(dense.normalise(torch.from_numpy(image_BHW3)))
+    torch.testing.assert_close(seen_BDhw, expected_BDhw, atol=1e-5, rtol=1e-4)
+    with pytest.raises(InputError, match="one_pixel.features=clip has no classifier"):
+        SemanticNetwork.begin("clip", "classes", dense)
