@@ -28,6 +28,7 @@ Kind = Literal["missing", "false"]
 # What a false tag counts, in shares of the mean share of a class (1 / C). It costs pseudo-labels far less than a
 # forgotten one; chosen on one seed of toy train, and on toy val (docs/labels.md).
 FALSE_STAKE = 0.5
+ROUNDING = 1e-9  # means of equal shares may differ by less
 
 
 class Suspect(NamedTuple):
@@ -77,35 +78,31 @@ def suspects(
 
 def suspicion(tags_NC: NDArray[np.bool_], shares_NC: NDArray[np.float32]) -> NDArray[np.float32]:
     """(N, C) scores as in `Suspect`; 0 where nothing is said."""
-    likely_NC = likelihood(tags_NC, shares_NC)
     C = tags_NC.shape[1]
-    scores_NC = np.where(tags_NC, (1 - likely_NC) * FALSE_STAKE / C, likely_NC * shares_NC)
-    return np.nan_to_num(scores_NC, nan=0.0).astype(np.float32)
+    scores_NC = np.zeros(tags_NC.shape, np.float32)
+    for c in range(C):
+        said = np.flatnonzero(~np.isnan(shares_NC[:, c]))
+        tags_S, shares_S = tags_NC[said, c], shares_NC[said, c].astype(np.float64)
+        likely_S = likelihood(tags_S, shares_S)
+        scores_NC[said, c] = np.where(tags_S, (1 - likely_S) * FALSE_STAKE / C, likely_S * shares_S)
+    return scores_NC
 
 
-def likelihood(tags_NC: NDArray[np.bool_], shares_NC: NDArray[np.float32]) -> NDArray[np.float64]:
-    """(N, C) in 0..1: how likely an image that gives a class such a share carries its tag; NaN where nothing is said.
+def likelihood(tags_N: NDArray[np.bool_], shares_N: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(N,) in 0..1: how likely images that give a class these shares carry its tag, judged by the tags themselves.
 
-    Two normal distributions of the shares, of images with and without the tag, equally wide (linear discriminant
-    analysis). Where there are not both kinds, or images that carry the tag have no larger shares, shares tell nothing,
-    and what is left is how many carry it (Laplace's rule of succession).
+    Two normal distributions, of the shares with the tag and without it, equally wide (linear discriminant analysis).
+    Where there are not both, or those with the tag have no larger shares, shares tell nothing, and what is left is how
+    many carry it (Laplace's rule of succession).
     """
-    said_NC = ~np.isnan(shares_NC)
-    x_NC = np.where(said_NC, shares_NC, 0).astype(np.float64)
-    with_NC, without_NC = tags_NC & said_NC, ~tags_NC & said_NC
-    with_C, without_C = with_NC.sum(0), without_NC.sum(0)
-    mean_with_C = (x_NC * with_NC).sum(0) / np.maximum(with_C, 1)
-    mean_without_C = (x_NC * without_NC).sum(0) / np.maximum(without_C, 1)
-    count_C = np.maximum(with_C + without_C, 1)
-    mean_C = x_NC.sum(0) / count_C
-    variance_C = (said_NC * (x_NC - mean_C) ** 2).sum(0) / count_C
-    within_C = ((x_NC - np.where(tags_NC, mean_with_C, mean_without_C)) ** 2 * said_NC).sum(0)
-    # One more observation, of the variance of all: a few images that agree perfectly do not make certainty.
-    within_C = (within_C + variance_C) / (count_C + 1)
-    distance_C = np.where((with_C > 0) & (without_C > 0), np.maximum(mean_with_C - mean_without_C, 0), 0)
-    slope_C = distance_C / np.where(distance_C > 0, within_C, 1)
-    odds_NC = np.log((with_C + 1) / (without_C + 1)) + slope_C * (x_NC - (mean_with_C + mean_without_C) / 2)
-    return np.where(said_NC, 1 / (1 + np.exp(-odds_NC)), np.nan)
+    with_S, without_S = shares_N[tags_N], shares_N[~tags_N]
+    odds_N = np.full(len(tags_N), np.log((len(with_S) + 1) / (len(without_S) + 1)))
+    if len(with_S) and len(without_S) and (apart := with_S.mean() - without_S.mean()) > ROUNDING:
+        squares = ((with_S - with_S.mean()) ** 2).sum() + ((without_S - without_S.mean()) ** 2).sum()
+        # One more observation, of the variance of all: a few images that agree perfectly do not make certainty.
+        variance = (squares + shares_N.var()) / (len(tags_N) + 1)
+        odds_N += apart / variance * (shares_N - (with_S.mean() + without_S.mean()) / 2)
+    return np.asarray((1 + np.tanh(odds_N / 2)) / 2, np.float64)  # the logistic function, which cannot overflow so
 
 
 def gather_evidence(store: PseudoLabelStore, on_images: Callable[[int], object] = lambda count: None) -> Evidence:

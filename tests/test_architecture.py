@@ -16,20 +16,8 @@ ALLOWED = {
 ORDER = {
     "labelgen": [
         *("samples", "images", "points", "superpixels", "clr", "prompts", "refine", "maskclip", "views"),
-        *(
-            "codec",
-            "chunks",
-            "layout",
-            "store",
-            "verify",
-            "suspicion",
-            "label",
-            "backbones",
-            "training",
-            "engines",
-            "generate",
-        ),
-        "probe",
+        *("codec", "chunks", "layout", "store", "verify", "suspicion", "label", "backbones", "training", "engines"),
+        *("generate", "probe"),
     ],
     "labelgen.training": ["order", "schedule", "processes", "checkpoints"],
     "evaluation": [
