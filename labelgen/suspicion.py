@@ -20,7 +20,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from labelgen.layout import CHECKSUM
+from labelgen.layout import CHECKSUM, location
 from labelgen.store import PseudoLabelStore
 
 Kind = Literal["missing", "false"]
@@ -128,11 +128,13 @@ def won_shares(logits_Chw: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def kept_evidence(store: PseudoLabelStore, on_images: Callable[[int], object] = lambda count: None) -> Evidence:
     """The evidence of a store, gathered once and kept beside it; that of a store at a URL is not kept."""
-    if "://" in store.path:
+    place = location(store.path)
+    if "://" in place:
         return gather_evidence(store, on_images)
-    file, state = Path(store.path).with_suffix(".suspicion.npz"), _state(store)
+    file, state = Path(place).with_suffix(".suspicion.npz"), _state(store)
     kept = _read(file, state)
     if kept is not None:
+        on_images(len(store))
         return kept
     evidence = gather_evidence(store, on_images)
     with suppress(PermissionError):  # a folder that is read-only costs the next one the same time, no more

@@ -49,7 +49,7 @@ ORDER = {
         *("reporting", "comparing", "ablation", "engines", "iteration", "whole", "tag_sweep", "prediction"),
         "points",
     ],
-    "pipeline.commands": ["options", "labels", "engines", "points", "datasets", "evaluation", "run", "doctor"],
+    "pipeline.commands": ["options", "labels", "tags", "engines", "points", "datasets", "evaluation", "run", "doctor"],
     "pipeline.toy": ["canvas", "textures", "sprites", "scenes", "web", "pretrain"],
 }
 
