@@ -137,11 +137,14 @@ def kept_evidence(store: PseudoLabelStore, on_images: Callable[[int], object] = 
         on_images(len(store))
         return kept
     evidence = gather_evidence(store, on_images)
-    with suppress(PermissionError):  # a folder that is read-only costs the next one the same time, no more
-        partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
-        with partial.open("wb") as target:
-            np.savez(target, state=np.array(state), **evidence._asdict())
-        partial.replace(file)
+    partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
+    with suppress(OSError):  # a folder that is read-only, or full, costs the next one the same time, no more
+        try:
+            with partial.open("wb") as target:
+                np.savez(target, state=np.array(state), **evidence._asdict())
+            partial.replace(file)
+        finally:
+            partial.unlink(missing_ok=True)
     return evidence
 
 
