@@ -16,8 +16,8 @@ ALLOWED = {
 ORDER = {
     "labelgen": [
         *("samples", "images", "points", "superpixels", "clr", "prompts", "refine", "maskclip", "views"),
-        *("codec", "chunks", "layout", "store", "verify", "label", "backbones", "training", "engines", "generate"),
-        "probe",
+        *("codec", "chunks", "layout", "store", "verify", "suspicion", "label", "backbones", "training", "engines"),
+        *("generate", "probe"),
     ],
     "labelgen.training": ["order", "schedule", "processes", "checkpoints"],
     "evaluation": [
@@ -49,7 +49,7 @@ ORDER = {
         *("reporting", "comparing", "ablation", "engines", "iteration", "whole", "tag_sweep", "prediction"),
         "points",
     ],
-    "pipeline.commands": ["options", "labels", "engines", "points", "datasets", "evaluation", "run", "doctor"],
+    "pipeline.commands": ["options", "labels", "tags", "engines", "points", "datasets", "evaluation", "run", "doctor"],
     "pipeline.toy": ["canvas", "textures", "sprites", "scenes", "web", "pretrain"],
 }
 

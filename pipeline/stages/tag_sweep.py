@@ -74,7 +74,7 @@ def sweep_tags(
         for k, tagging in enumerate(taggings):
             said_KNC[k, row] = noisy_tags(tagging, truth_HW, guessed_C, draw_C)
         for view in store.mask_views:
-            counts = _count(sample, truth_HW, store.logits(image_id, view), said_KNC[:, row])
+            counts = count_under(sample, truth_HW, store.logits(image_id, view), said_KNC[:, row])
             matrices[view] = [total + count for total, count in zip(matrices[view], counts, strict=True)]
         on_images(1)
     return [
@@ -87,10 +87,10 @@ def sweep_tags(
     ]
 
 
-def _count(
+def count_under(
     sample: Sample, truth_HW: NDArray[np.uint8], logits_CHW: NDArray[np.float32], said_KC: NDArray[np.bool_]
 ) -> list[ConfusionMatrix]:
-    """The pixels of one image under each kind of tags; kinds that say the same of it share a mask."""
+    """The pixels of one image against truth under each of K lists of its tags; equal ones share a mask."""
     counted: dict[bytes, ConfusionMatrix] = {}
     for is_present_C in said_KC:
         if is_present_C.tobytes() not in counted:

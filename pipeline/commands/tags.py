@@ -1,0 +1,78 @@
+"""carbseg tags: looking after image-level labels."""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from labelgen.samples import InputError
+
+if TYPE_CHECKING:
+    from labelgen.store import PseudoLabelStore
+
+
+@click.group()
+def tags() -> None:
+    """Image-level labels: which are likely wrong."""
+
+
+@tags.command()
+@click.argument("where")
+@click.option("--split", help="Split of a run folder.  [default: train]")
+@click.option("--top", default=50, show_default=True, type=click.IntRange(1), help="How many to print.")
+@click.option("--csv", "form", flag_value="csv", help="Print CSV, lines image,class,kind,score.")
+@click.option("--json", "form", flag_value="json", help="Print JSON, a list of objects with these fields.")
+def suspicious(where: str, split: str | None, top: int, form: str | None) -> None:
+    """Print the image-level labels that are likely wrong, the most suspicious first, from the cached logits.
+
+    WHERE is a run folder (OUT) or a store (folder or URL). "missing": the class is likely there; the score is the share
+    of the image that it would win, times how likely that is. "false": it is likely not there. The first call reads all
+    logits of whole images; the result is kept beside a store in a folder.
+    """
+    from labelgen.suspicion import kept_evidence, suspects
+    from pipeline.progress import progress
+
+    store = _store(where, split)
+    with progress(len(store), "looking for wrong tags", "images") as bar:
+        evidence = kept_evidence(store, bar.update)
+    found = suspects(store, evidence, top=top)
+    rows = [(s.image_id, store.class_names[s.class_index], s.kind, round(s.score, 4)) for s in found]
+    header = ("image", "class", "kind", "score")
+    if form == "json":
+        click.echo(json.dumps([dict(zip(header, row, strict=True)) for row in rows], indent=1))
+    elif form == "csv":
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([header, *rows])
+        click.echo(text.getvalue().encode(errors="backslashreplace"), nl=False)
+    else:
+        click.echo(_table([header, *((*map(_printable, row[:3]), f"{row[3]:.4f}") for row in rows)]))
+
+
+def _store(where: str, split: str | None) -> "PseudoLabelStore":
+    """The store of a split of a run folder, or the one that is named."""
+    from labelgen.layout import store_exists
+    from labelgen.store import PseudoLabelStore
+
+    if store_exists(where):
+        if split is not None:
+            raise InputError(f"{where} is a store, of one split; leave out --split, or name the run folder")
+        return PseudoLabelStore.open(where)
+    split = split or "train"
+    path = f"{where.rstrip('/')}/labels/{split}.zarr"
+    if not store_exists(path):
+        raise InputError(f"{path} does not exist; make the pseudo-labels with 'carbseg labels --split {split}' first")
+    return PseudoLabelStore.open(path)
+
+
+def _table(lines: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    cells = ("  ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)) for line in lines)
+    return "\n".join(line.rstrip() for line in cells)
+
+
+def _printable(text: str) -> str:
+    """Line breaks, escape sequences of terminals, bytes that are no UTF-8: as Python writes them."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
