@@ -13,6 +13,7 @@ from pipeline.commands.evaluation import evaluate, report
 from pipeline.commands.labels import labels
 from pipeline.commands.points import points
 from pipeline.commands.run import ablation, export_onnx, iterate, predict, run, train
+from pipeline.commands.tags import tags
 
 DEBUG = "CARBSEG_DEBUG"
 
@@ -37,7 +38,7 @@ def main() -> None:
 
 
 for command in (
-    *(labels, engines, points, train, evaluate, report, run),
+    *(labels, engines, points, tags, train, evaluate, report, run),
     *(ablation, iterate, predict, export_onnx, datasets, doctor),
 ):
     main.add_command(command)

@@ -16,8 +16,8 @@ ALLOWED = {
 ORDER = {
     "labelgen": [
         *("samples", "images", "points", "superpixels", "clr", "prompts", "refine", "maskclip", "views"),
-        *("codec", "chunks", "layout", "store", "verify", "label", "backbones", "training", "engines", "generate"),
-        "probe",
+        *("codec", "chunks", "layout", "store", "verify", "label", "backbones", "training", "engines", "tagger"),
+        *("generate", "probe"),
     ],
     "labelgen.training": ["order", "schedule", "processes", "checkpoints"],
     "evaluation": [
@@ -45,11 +45,11 @@ ORDER = {
         *("check", "fetch"),
     ],
     "pipeline.stages": [
-        *("run", "inspection", "labels", "estimates", "diagnosis", "students", "sources", "scoring", "statistics"),
-        *("reporting", "comparing", "ablation", "engines", "iteration", "whole", "tag_sweep", "prediction"),
-        "points",
+        *("run", "inspection", "tagging", "labels", "estimates", "diagnosis", "students", "sources", "scoring"),
+        *("statistics", "reporting", "comparing", "ablation", "engines", "iteration", "whole", "tag_sweep"),
+        *("prediction", "points"),
     ],
-    "pipeline.commands": ["options", "labels", "engines", "points", "datasets", "evaluation", "run", "doctor"],
+    "pipeline.commands": ["options", "labels", "engines", "points", "tags", "datasets", "evaluation", "run", "doctor"],
     "pipeline.toy": ["canvas", "textures", "sprites", "scenes", "web", "pretrain"],
 }
 
