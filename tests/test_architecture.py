@@ -33,7 +33,7 @@ ORDER = {
         *("commands", "cli", "__main__"),
     ],
     "labelgen.engines": [
-        *("engine", "hub", "clip_es", "proxyclip", "network", "fit", "cam", "clims", "one_pixel"),
+        *("engine", "hub", "things", "clip_es", "proxyclip", "network", "fit", "cam", "clims", "one_pixel"),
         *("painting", "detector", "sam", "grounded_sam", "sam3", "regions", "fusion", "table"),
     ],
     "labelgen.engines.one_pixel": [
