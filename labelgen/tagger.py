@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from labelgen.engines.hub import load_processor
+from labelgen.engines.hub import load_processor, load_tokenizer
 from labelgen.images import read_image, resize_image
 from labelgen.maskclip import digest_weights, load_weights
 from labelgen.prompts import TEMPLATES, sentences
@@ -79,7 +79,7 @@ class Tagger:
         classes: their prompts, in the templates, are the words for a CLIP or SigLIP; a classifier's labels mean the
         classes that have such a name or prompt.
         """
-        from transformers import AutoImageProcessor, AutoTokenizer
+        from transformers import AutoImageProcessor
 
         model = load_weights(_Loader, config.model, SETTING, EXAMPLE).eval().requires_grad_(False).to(device)
         kind, unknown = model.config.model_type, list[str]()
@@ -90,7 +90,7 @@ class Tagger:
                 raise InputError(f"no label of {SETTING} {config.model!r} is called like a class; rename its id2label")
             likely = by_labels(model, torch.from_numpy(is_of_LC).to(model.device))
         elif kind in ZERO_SHOT:
-            tokenizer = load_processor(AutoTokenizer, config.model, SETTING)
+            tokenizer = load_tokenizer(config.model, SETTING)
             likely = by_words(model, encode_words(model, tokenizer, classes, templates))
         else:
             raise InputError(f"{SETTING} must be an image classifier or one of {', '.join(ZERO_SHOT)}, got a {kind}")
@@ -205,11 +205,12 @@ def by_words(model: Any, unit_text_CD: Tensor) -> Callable[[Mapping[str, Tensor]
 def encode_words(model: Any, tokenizer: Any, classes: ClassSet, templates: Sequence[str]) -> Tensor:
     """unit_text_CD: for each class the normalised mean of its sentences' unit vectors."""
     is_clip, length = model.config.model_type == "clip", model.config.text_config.max_position_embeddings
-    # SigLIPs have learned from texts of full length without a mask.
+    # SigLIPs have learned from texts in lower case, padded to full length, without a mask.
     padding, names = (True, ("input_ids", "attention_mask")) if is_clip else ("max_length", ("input_ids",))
     vectors = []
     for some in sentences(classes.prompts, templates):
-        tokens = tokenizer(some, padding=padding, truncation=True, max_length=length, return_tensors="pt")
+        lower = [sentence.lower() for sentence in some]
+        tokens = tokenizer(lower, padding=padding, truncation=True, max_length=length, return_tensors="pt")
         text = model.get_text_features(**{name: tokens[name].to(model.device) for name in names})
         vectors.append(F.normalize(F.normalize(text.pooler_output, dim=-1).mean(0), dim=-1))
     return torch.stack(vectors)

@@ -256,7 +256,6 @@ def save_tagger(folder: Path, kind: str, labels: Sequence[str] = (), **settings:
         ConvNextImageProcessorPil(size={"shortest_edge": 224}).save_pretrained(folder)
         return
     tokenizer = build_tokenizer()
-    tokenizer.model_input_names = ["input_ids"]  # as theirs
     text = {**small, "vocab_size": len(tokenizer), "max_position_embeddings": 64, "projection_size": 16}
     text |= {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
     if kind == "siglip":

@@ -40,6 +40,8 @@ def test_zero_shot_models_say_what_transformers_own_pipeline_says(
     image = NOISE[:side, :side]
     words = [prompts[0] for prompts in CLASSES.prompts]
     ask = pipeline("zero-shot-image-classification", model=str(folder), device="cpu")
+    if kind != "clip":
+        ask.tokenizer.model_input_names = ["input_ids"]  # as theirs
     said = ask(Image.fromarray(image), candidate_labels=words, hypothesis_template=TEMPLATE)
     wanted = {answer["label"]: answer["score"] for answer in said}
     likely_C = probabilities(tagger(folder, crops=0), image)
@@ -144,10 +146,12 @@ def test_models_that_cannot_be_used_are_refused_in_one_line(clip_folder: Path, t
     with pytest.raises(InputError, match="no tagger.model weights at .*Unrecognized configuration class"):
         tagger(tmp_path / "backbone")
     shutil.copytree(clip_folder, tmp_path / "wordless")
-    for file in (tmp_path / "wordless").glob("tokenizer*"):
-        file.unlink()
-    with pytest.raises(InputError, match="has no whole processor.*tokenizer's files"):
-        tagger(tmp_path / "wordless")
+    save_tagger(tmp_path / "siglip", "siglip")
+    for folder in (tmp_path / "wordless", tmp_path / "siglip"):
+        for file in folder.glob("tokenizer*"):
+            file.unlink()
+        with pytest.raises(InputError, match="has no whole processor.*tokenizer's files"):
+            tagger(folder)
 
 
 def test_weights_that_could_hold_code_and_code_beside_them_are_not_taken(tmp_path: Path) -> None:
