@@ -85,7 +85,7 @@ class Tagger:
         kind, unknown = model.config.model_type, list[str]()
         if _has_labels(model.config):
             is_of_LC = meant(list(model.config.id2label.values()), classes)
-            unknown = [name for name, is_known in zip(classes.names, is_of_LC.any(0), strict=True) if not is_known]
+            unknown = [name for c, name in enumerate(classes.names) if not is_of_LC[:, c].any()]
             if len(unknown) == len(classes):
                 raise InputError(f"no label of {SETTING} {config.model!r} is called like a class; rename its id2label")
             likely = by_labels(model, torch.from_numpy(is_of_LC).to(model.device))
@@ -183,7 +183,7 @@ def by_labels(model: Any, is_of_LC: Tensor) -> Callable[[Mapping[str, Tensor]], 
     def likely(inputs: Mapping[str, Tensor]) -> Tensor:
         logits_VL = model(**inputs).logits.float()
         likely_VL = logits_VL.sigmoid() if is_multi_label else logits_VL.softmax(1)
-        likely_VC = likely_VL[:, :, None].where(is_of_LC, 0.0).amax(1)
+        likely_VC: Tensor = likely_VL[:, :, None].where(is_of_LC, 0.0).amax(1)
         return likely_VC.where(is_of_LC.any(0), 1.0)
 
     return likely
@@ -191,12 +191,12 @@ def by_labels(model: Any, is_of_LC: Tensor) -> Callable[[Mapping[str, Tensor]], 
 
 def by_words(model: Any, unit_text_CD: Tensor) -> Callable[[Mapping[str, Tensor]], Tensor]:
     """Probabilities by a CLIP, of a view among the classes, or by a SigLIP, of each class by itself."""
-    scale = model.logit_scale.exp()
+    is_clip, scale = model.config.model_type == "clip", model.logit_scale.exp()
 
     def likely(inputs: Mapping[str, Tensor]) -> Tensor:
         unit_VD = F.normalize(model.get_image_features(**inputs).pooler_output, dim=-1)
-        logits_VC = scale * unit_VD @ unit_text_CD.T
-        return logits_VC.softmax(1) if model.config.model_type == "clip" else (logits_VC + model.logit_bias).sigmoid()
+        logits_VC: Tensor = scale * unit_VD @ unit_text_CD.T
+        return logits_VC.softmax(1) if is_clip else (logits_VC + model.logit_bias).sigmoid()
 
     return likely
 

@@ -15,7 +15,8 @@ from labelgen.samples import IGNORE_INDEX, ClassSet, InputError
 from pipeline.names import look_up
 
 FORMATS = (".csv", ".json")
-GUESSED = ("auto", "model")
+Source = Literal["data", "auto", "model"]
+GUESSED: tuple[Source, ...] = ("auto", "model")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +24,7 @@ class TagConfig:
     """Where image-level labels come from."""
 
     # data: as the data set has them; else unknown, and guessed: auto by CLIP's patches, model by a tagger (tagger....)
-    source: Literal["data", "auto", "model"] = "data"
+    source: Source = "data"
     min_area: float = 0.0  # share of an image's pixels that a class must cover, where tags come from pixel labels
     file: str = ""  # CSV or JSON (see read_tags) instead of what the data set has
 
