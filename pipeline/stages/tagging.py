@@ -56,6 +56,7 @@ def guess_tags(run: Run, split: str, file: Path) -> tuple[int, ImageLabelScores 
         for present in tagger.guess(sample["image_path"] for sample in samples):
             guessed.append(present)
             bar.update()
+    scores = _compare(run, split, guessed)  # first: the file may become the data set's own
     lines = io.StringIO()
     rows = csv.writer(lines, lineterminator="\n")
     rows.writerow(("image", "labels"))
@@ -66,7 +67,7 @@ def guess_tags(run: Run, split: str, file: Path) -> tuple[int, ImageLabelScores 
     about = provenance(run.settings()) | {"split": split, "tagger": about_tagger(run, tagger)}
     write_json(file.with_name(f"{file.name}.provenance.json"), about)
     write_text(file, lines.getvalue())
-    return len(samples), _compare(run, split, guessed)
+    return len(samples), scores
 
 
 def _compare(run: Run, split: str, guessed: list[list[int]]) -> ImageLabelScores | None:

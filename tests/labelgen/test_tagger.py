@@ -47,7 +47,7 @@ def test_zero_shot_models_say_what_transformers_own_pipeline_says(
     likely_C = probabilities(tagger(folder, crops=0), image)
     np.testing.assert_allclose(likely_C, [wanted[word] for word in words], atol=2e-6)
     assert (likely_C.sum() == pytest.approx(1)) == (kind == "clip")  # a SigLIP judges each class by itself
-    assert len(set(likely_C.tolist())) == len(CLASSES)
+    assert likely_C.min() < likely_C.max()
 
 
 @pytest.mark.parametrize("many", [True, False])
