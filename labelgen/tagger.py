@@ -97,7 +97,8 @@ class Tagger:
         processor = load_processor(AutoImageProcessor, config.model, SETTING)
         processor.do_center_crop, processor.crop_pct = False, 1.0
         vision = getattr(model.config, "vision_config", model.config)
-        side_px = getattr(vision, "image_size", None) or SIDE_PX
+        size = getattr(vision, "image_size", None)
+        side_px = size if isinstance(size, int) else SIDE_PX
         return cls(likely, processor, config, side_px, model.device, unknown, digest_weights(model))
 
     def tagged(self, samples: Sequence[Sample]) -> list[Sample]:

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,7 +11,6 @@ from pipeline.commands.options import run_options
 
 if TYPE_CHECKING:
     from pipeline.datasets.check import Report
-    from pipeline.datasets.tags import Source
     from pipeline.stages.run import Run
 
 
@@ -104,7 +103,7 @@ def check(name: str, data_root: str, split: str, tags: str | None, points: str |
         return bars[0].update
 
     try:
-        config = TagConfig(source=cast("Source", tags)) if tags in GUESSED else TagConfig(file=tags or "")
+        config = TagConfig(source=tags) if tags in GUESSED else TagConfig(file=tags or "")
         report = look_through(dataset(name), data_root, split, config, on_images, points)
     finally:
         for bar in bars:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from labelgen.engines.engine import Engine, EngineSpec
     from labelgen.maskclip import DenseCLIP
+    from labelgen.tagger import Tagger
 
 MASKCLIP = {"name": "maskclip"}  # what a store means that says nothing of its engine
 
@@ -80,8 +81,7 @@ def make_labels(
                 "dataset": run.spec.name,
                 "split": split,
                 "clip_id": run.clip,
-                "image_labels": _about_image_labels(run, spec)
-                | ({"tagger": about_tagger(run, tagger)} if tagger is not None else {}),
+                "image_labels": _about_image_labels(run, spec, tagger),
             }
             | _provenance(run, engine),
             part=(index - 1) * state.num_processes + state.process_index,
@@ -145,11 +145,12 @@ def _labelled_samples(run: Run, spec: "EngineSpec", split: str) -> list[Sample]:
         return run.samples(split, with_tags=True)
 
 
-def _about_image_labels(run: Run, spec: "EngineSpec") -> dict[str, Any]:
+def _about_image_labels(run: Run, spec: "EngineSpec", tagger: "Tagger | None") -> dict[str, Any]:
     """Where image-level labels are from, for provenance."""
     if not spec.uses_labels(run.config):
         return {"source": "none"}
-    return asdict(run.config.tags) | {"file": Path(run.config.tags.file).name}
+    about = asdict(run.config.tags) | {"file": Path(run.config.tags.file).name}
+    return about if tagger is None else about | {"tagger": about_tagger(run, tagger)}
 
 
 def _begin_engine(run: Run, spec: "EngineSpec", dense: "DenseCLIP", part: tuple[int, int]) -> "Engine":
