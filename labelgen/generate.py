@@ -25,6 +25,7 @@ from labelgen.maskclip import DenseCLIP, Variant, digest_weights
 from labelgen.prompts import TEMPLATES, Sentence, class_weights, read_prompts, read_templates, spell_out
 from labelgen.samples import ClassSet, InputError, Sample
 from labelgen.store import ImageLogits, LocalView, PseudoLabelStore
+from labelgen.tagger import Tagger
 from labelgen.views import View, ViewConfig, count_local, global_views, largest_local
 
 T = TypeVar("T")
@@ -101,6 +102,7 @@ def generate(
     part: int = 0,
     parts: int = 1,
     engine: Engine | None = None,
+    tagger: Tagger | None = None,
     on_images: Callable[[int], object] = lambda count: None,
 ) -> PseudoLabelStore:
     """Write pseudo-labels of the samples into the store at `path` (folder or fsspec URL); resume it if it is there.
@@ -108,8 +110,8 @@ def generate(
     engine: what looks at the images; default: `dense` itself, which knows the words in any case. about: goes into the
     provenance beside what the config says (data set, CLIP id). like: a store that this one must equal in how it is
     made. Part p of `parts` writes shards p, p + parts, ...; parts may run at once, anywhere. on_images hears how many
-    images of the whole store are done. A sample whose image_labels are None gets those that CLIP guesses. Raises
-    InputError.
+    images of the whole store are done. A sample whose image_labels are None gets those that CLIP guesses; or, with a
+    tagger, all samples get those that it guesses. Raises InputError.
 
     What each part does once for all N images: compares their ids, digests their labels, lists the markers; and where no
     store has been begun, hashes the ids and reads all headers, for the arrays must hold the largest image.
@@ -119,8 +121,8 @@ def generate(
     said = spell_out(classes.prompts, templates)
     vectors_PD = dense.encode_sentences([str(sentence) for sentence in said]).cpu().numpy()
     provenance = describe(classes, dense, config, templates) | about
-    if all(sample["image_labels"] is not None for sample in samples):
-        del provenance["labels"]["guess_area"]  # nothing is guessed
+    if tagger is not None or all(sample["image_labels"] is not None for sample in samples):
+        del provenance["labels"]["guess_area"]  # CLIP guesses nothing
     if like is not None:
         _require_made_alike(like, provenance)
     ids, digest = [sample["image_id"] for sample in samples], _digest_labels(samples)
@@ -147,6 +149,8 @@ def generate(
     with ThreadPoolExecutor(threads) as readers, ThreadPoolExecutor(1) as writer:
         writing: Future[None] | None = None
         shards = ([samples[row] for row in rows] for rows in todo)
+        if tagger is not None:
+            shards = (tagger.tagged(shard) for shard in shards)
         prepared = _read_ahead(readers, shards, config, engine.patch_px)
         if engine.needs_labels:
             prepared = (_with_labels(images, dense, text_TD, config) for images in prepared)

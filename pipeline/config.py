@@ -16,6 +16,7 @@ from labelgen.engines.regions import RegionConfig
 from labelgen.engines.table import EngineSettings
 from labelgen.generate import LabelConfig
 from labelgen.samples import InputError
+from labelgen.tagger import TaggerConfig
 from pipeline.datasets.tags import TagConfig
 from pipeline.names import look_up
 from segtrain.augment import AugmentConfig
@@ -33,6 +34,7 @@ class RunConfig(EngineSettings):  # type: ignore[misc]
     """Everything that decides the result of a run; and the settings of each engine, under its name."""
 
     tags: TagConfig = field(default_factory=TagConfig)
+    tagger: TaggerConfig = field(default_factory=TaggerConfig)
     labels: LabelConfig = field(default_factory=LabelConfig)
     regions: RegionConfig = field(default_factory=RegionConfig)
     fusion: FusionConfig = field(default_factory=FusionConfig)

@@ -3,6 +3,7 @@
 `Model.from_pretrained` reads them as it reads those of the hub.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -221,3 +222,51 @@ def save_sam3(folder: Path) -> None:
     Sam3Model(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     save_square_processor(folder, PilBackend)
+
+
+def save_tagger(folder: Path, kind: str, labels: Sequence[str] = (), **settings: Any) -> None:
+    """A siglip, a siglip2 of any shape, both with the toy CLIP's tokenizer; or a vit or resnet with labels."""
+    from transformers import (
+        ConvNextImageProcessorPil,
+        ResNetConfig,
+        ResNetForImageClassification,
+        Siglip2Config,
+        Siglip2ImageProcessorPil,
+        Siglip2Model,
+        SiglipConfig,
+        SiglipImageProcessorPil,
+        SiglipModel,
+        ViTConfig,
+        ViTForImageClassification,
+        ViTImageProcessorPil,
+    )
+
+    from pipeline.toy.pretrain import build_tokenizer
+
+    torch.manual_seed(0)
+    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    settings |= {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
+    if kind == "vit":
+        ViTForImageClassification(ViTConfig(**small, image_size=32, patch_size=8, **settings)).save_pretrained(folder)
+        ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder)
+        return
+    if kind == "resnet":
+        config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 8], depths=[1, 1], **settings)
+        ResNetForImageClassification(config).save_pretrained(folder)
+        ConvNextImageProcessorPil(size={"shortest_edge": 224}).save_pretrained(folder)
+        return
+    tokenizer = build_tokenizer()
+    text = {**small, "vocab_size": len(tokenizer), "max_position_embeddings": 64, "projection_size": 16}
+    text |= {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
+    if kind == "siglip":
+        model = SiglipModel(SiglipConfig(text_config=text, vision_config={**small, "image_size": 32, "patch_size": 8}))
+        SiglipImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder)
+    else:
+        vision = {**small, "num_patches": 16, "patch_size": 16}
+        model = Siglip2Model(Siglip2Config(text_config=text, vision_config=vision))
+        Siglip2ImageProcessorPil(patch_size=16, max_num_patches=16).save_pretrained(folder)
+    with torch.no_grad():  # as trained ones have them; zeros at first
+        model.logit_scale.fill_(2.0)
+        model.logit_bias.fill_(-3.0)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

@@ -17,7 +17,7 @@ ORDER = {
     "labelgen": [
         *("samples", "images", "points", "superpixels", "clr", "prompts", "refine", "maskclip", "views"),
         *("codec", "chunks", "layout", "store", "verify", "suspicion", "label", "backbones", "training", "engines"),
-        *("generate", "probe"),
+        *("tagger", "generate", "probe"),
     ],
     "labelgen.training": ["order", "schedule", "processes", "checkpoints"],
     "evaluation": [
@@ -33,7 +33,7 @@ ORDER = {
         *("commands", "cli", "__main__"),
     ],
     "labelgen.engines": [
-        *("engine", "hub", "clip_es", "proxyclip", "network", "fit", "cam", "clims", "one_pixel"),
+        *("engine", "hub", "things", "clip_es", "proxyclip", "network", "fit", "cam", "clims", "one_pixel"),
         *("painting", "detector", "sam", "grounded_sam", "sam3", "regions", "fusion", "table"),
     ],
     "labelgen.engines.one_pixel": [
@@ -45,9 +45,9 @@ ORDER = {
         *("check", "fetch"),
     ],
     "pipeline.stages": [
-        *("run", "inspection", "labels", "estimates", "diagnosis", "students", "sources", "scoring", "statistics"),
-        *("reporting", "comparing", "ablation", "engines", "iteration", "whole", "tag_sweep", "prediction"),
-        "points",
+        *("run", "inspection", "tagging", "labels", "estimates", "diagnosis", "students", "sources", "scoring"),
+        *("statistics", "reporting", "comparing", "ablation", "engines", "iteration", "whole", "tag_sweep"),
+        *("prediction", "points"),
     ],
     "pipeline.commands": ["options", "labels", "tags", "engines", "points", "datasets", "evaluation", "run", "doctor"],
     "pipeline.toy": ["canvas", "textures", "sprites", "scenes", "web", "pretrain"],

@@ -104,7 +104,7 @@ def fit_for(inputs: Inputs, samples: Sequence[Sample], on_step: OnStep) -> CamNe
 
 ENGINE = EngineSpec(
     about="where a classifier of the whole image sees each class (Zhou et al., CVPR 2016)",
-    needs="image-level labels of train (not --tags auto); for a ResNet its ImageNet weights, cam.pretrained",
+    needs="image-level labels of train (not --tags auto or model); for a ResNet its ImageNet weights, cam.pretrained",
     cost="fitting first; then one pass of the classifier for each scale, and as many for the mirrored image",
     settings=CamConfig,
     fit=fit_for,

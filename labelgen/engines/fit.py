@@ -163,7 +163,7 @@ def fit(
     if not known:
         raise InputError(
             f"none of {len(samples)} images has image-level labels, which {config.section} is fitted to; give a labels "
-            "file (--tags FILE), or take an engine that is not fitted, such as clip-es"
+            "file (--tags FILE), such as 'carbseg tags guess' writes, or take another engine, such as clip-es"
         )
     if config.batch % accelerator.num_processes:
         raise InputError(

@@ -13,16 +13,12 @@ from numpy.typing import NDArray
 
 from labelgen.engines.engine import Engine, EngineSpec, Inputs
 from labelgen.engines.regions import for_patch
+from labelgen.engines.things import THINGS
 from labelgen.images import resize_logits
 from labelgen.label import Asked, Batch, Prepared
 from labelgen.samples import ClassSet, InputError
 
 Rule = Literal["things", "mean"]
-# What street scenes have that can be counted.
-THINGS = (
-    *("pole", "sign", "traffic sign", "traffic light", "street light", "billboard", "person", "pedestrian", "rider"),
-    *("bicyclist", "bicycle", "motorcycle", "car", "van", "pickup", "truck", "bus", "train"),
-)
 
 
 @dataclass(frozen=True, kw_only=True)

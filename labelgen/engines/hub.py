@@ -29,6 +29,16 @@ def load_square_processor(path_or_hub_id: str, kind: str, side: int) -> Any:
     return processor
 
 
+def load_tokenizer(path_or_hub_id: str, kind: str) -> Any:
+    """What turns words into a model's tokens. Raises InputError where there is none."""
+    from transformers import AutoTokenizer
+
+    tokenizer = load_processor(AutoTokenizer, path_or_hub_id, kind)
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):  # transformers makes one up for a folder without files
+        raise _incomplete(path_or_hub_id, kind)
+    return tokenizer
+
+
 def _incomplete(path_or_hub_id: str, kind: str) -> InputError:
     return InputError(
         f"{kind} {path_or_hub_id!r} has no whole processor; its folder needs processor_config.json (or "

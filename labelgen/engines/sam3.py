@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from labelgen.engines.engine import EngineSpec, Inputs, ask_each
-from labelgen.engines.hub import load_processor, load_square_processor
+from labelgen.engines.hub import load_square_processor, load_tokenizer
 from labelgen.engines.painting import paint
 from labelgen.label import Asked, Prepared
 from labelgen.maskclip import digest_weights, load_weights
@@ -70,11 +70,11 @@ class SAM3:
     @classmethod
     def from_pretrained(cls, classes: ClassSet, config: SAM3Config, device: str | torch.device | None = None) -> Self:
         """Load the model that config names. Raises InputError that says how to get it."""
-        from transformers import AutoTokenizer, Sam3Model
+        from transformers import Sam3Model
 
         model = load_weights(Sam3Model, config.model, SETTING, EXAMPLE)
         processor = load_square_processor(config.model, SETTING, model.config.image_size)
-        tokenizer = load_processor(AutoTokenizer, config.model, SETTING)
+        tokenizer = load_tokenizer(config.model, SETTING)
         return cls(model.to(device), processor, tokenizer, classes, config, {"model": digest_weights(model)})
 
     def ask(self, images: Sequence[Prepared], text_TD: Tensor) -> Asked:

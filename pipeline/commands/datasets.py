@@ -87,13 +87,13 @@ def _byte_bar(what: str) -> Any:
 @click.option("--dataset", "name", required=True, help="Data set; 'carbseg datasets list' names them.")
 @click.option("--data-root", required=True, help="Its folder.")
 @click.option("--split", default="train", show_default=True, help="Split to look through.")
-@click.option("--tags", help="Image-level labels, as for 'carbseg labels': a CSV or JSON file, or 'auto'.")
+@click.option("--tags", help="Image-level labels, as for 'carbseg labels': a CSV or JSON file, 'auto' or 'model'.")
 @click.option("--points", help="Labelled pixels in its images, one per class: a CSV file of lines image,x,y,class.")
 def check(name: str, data_root: str, split: str, tags: str | None, points: str | None) -> None:
     """Look through the files of a split: ids, sizes, missing and broken files. Exit code 1 if there are errors."""
     from pipeline.datasets import dataset
     from pipeline.datasets.check import check as look_through
-    from pipeline.datasets.tags import TagConfig
+    from pipeline.datasets.tags import GUESSED, TagConfig
     from pipeline.progress import progress
 
     bars = []
@@ -103,7 +103,7 @@ def check(name: str, data_root: str, split: str, tags: str | None, points: str |
         return bars[0].update
 
     try:
-        config = TagConfig(source="auto") if tags == "auto" else TagConfig(file=tags or "")
+        config = TagConfig(source=tags) if tags in GUESSED else TagConfig(file=tags or "")
         report = look_through(dataset(name), data_root, split, config, on_images, points)
     finally:
         for bar in bars:

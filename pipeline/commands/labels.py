@@ -93,7 +93,11 @@ def score(run: "Run", split: str) -> None:
     click.echo(f"Pseudo-labels in {store.path} against truth, percent; {len(samples)} images")
     click.echo(markdown_by_class(rows, store.class_names))
     right, found = percent(image_labels.precision), percent(image_labels.recall)
-    about = {"auto": " (guessed by CLIP)", "none": " (none given: every class may be in every image)"}
+    about = {
+        "auto": " (guessed by CLIP)",
+        "model": " (guessed by a tagger)",
+        "none": " (none given: every class may be in every image)",
+    }
     source = about.get(store.provenance["image_labels"]["source"], "")
     click.echo(f"\nimage-level labels{source}: precision {right}, recall {found}")
     file = run.out / f"labels-{split}.json"

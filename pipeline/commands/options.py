@@ -40,6 +40,7 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
         **others: Any,
     ) -> Any:
         from pipeline.datasets import dataset as known_dataset
+        from pipeline.datasets.tags import FORMATS, GUESSED
 
         known_dataset(dataset)  # a typo should not wait for torch
         quiet_libraries()
@@ -47,10 +48,10 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
         if stores is not None and stores.startswith("memory:"):
             raise InputError("stores in memory end with this command; give --stores a folder or another URL")
-        if tags not in (None, "auto") and not str(tags).endswith((".csv", ".json")):
-            raise InputError(f"--tags takes a .csv or .json file, or auto, got {tags!r}")
+        if tags not in (None, *GUESSED) and not str(tags).endswith(FORMATS):
+            raise InputError(f"--tags takes a .csv or .json file, auto or model, got {tags!r}")
         if tags is not None:
-            settings = (*settings, "tags.source=auto" if tags == "auto" else f"tags.file={json.dumps(tags)}")
+            settings = (*settings, f"tags.source={tags}" if tags in GUESSED else f"tags.file={json.dumps(tags)}")
         if points is not None:
             settings = (*settings, f"one_pixel.points={json.dumps(points)}")
         return command(run=Run.of(dataset, data_root, clip, out, stores, config, settings, engine), **others)
@@ -63,7 +64,7 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--out", help="Run folder. Default: runs/DATASET."),
         click.option("--stores", help="Folder or fsspec URL (s3://...) of the pseudo-labels. Default: OUT/labels."),
         click.option("--config", help="TOML file of settings, on top of the data set's preset."),
-        click.option("--tags", help="Image-level labels: a CSV or JSON file, or 'auto': CLIP guesses them."),
+        click.option("--tags", help="Image-level labels: a CSV or JSON file; guessed: 'auto' (CLIP) or 'model'."),
         click.option("--points", help="One labelled pixel per class, a CSV file: what --engine one-pixel starts from."),
         click.option(
             "--set", "settings", multiple=True, metavar="NAME=VALUE", help="One setting, e.g. train.steps=100."

@@ -192,7 +192,7 @@ def _shown(
     tags: TagConfig,
 ) -> tuple[dict[str, int], list[Finding]]:
     """How many images show each class: by the file of image-level labels if there is one, else by the pixel labels."""
-    if tags.source == "auto":
+    if tags.is_guessed:
         return {}, []
     if tags.file or spec.labels_file(root) is not None:
         try:

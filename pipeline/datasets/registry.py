@@ -154,7 +154,7 @@ class DatasetSpec:
         self, root: str | Path, items: list[Item], tags: TagConfig, kept: Path | None = None
     ) -> list[list[int] | None]:
         """The train ids that each image shows, None where they are unknown. Raises InputError."""
-        if tags.source == "auto":
+        if tags.is_guessed:
             return [None] * len(items)
         if tags.file:
             return self._image_labels_from(Path(tags.file), root, items)

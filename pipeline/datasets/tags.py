@@ -15,27 +15,36 @@ from labelgen.samples import IGNORE_INDEX, ClassSet, InputError
 from pipeline.names import look_up
 
 FORMATS = (".csv", ".json")
+Source = Literal["data", "auto", "model"]
+GUESSED: tuple[Source, ...] = ("auto", "model")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TagConfig:
     """Where image-level labels come from."""
 
-    source: Literal["data", "auto"] = "data"  # data: as the data set has them; auto: unknown, CLIP guesses them
+    # data: as the data set has them; else unknown, and guessed: auto by CLIP's patches, model by a tagger (tagger....)
+    source: Source = "data"
     min_area: float = 0.0  # share of an image's pixels that a class must cover, where tags come from pixel labels
     file: str = ""  # CSV or JSON (see read_tags) instead of what the data set has
 
     def __post_init__(self) -> None:
-        if self.source not in ("data", "auto"):
-            raise InputError(f"tags.source must be data or auto, got {self.source!r}")
+        if self.source not in ("data", *GUESSED):
+            raise InputError(f"tags.source must be data, auto or model, got {self.source!r}")
         if not 0 <= self.min_area < 1:
             raise InputError(f"tags.min_area must be in [0, 1), got {self.min_area}")
         if self.file and Path(self.file).suffix.lower() not in FORMATS:
             raise InputError(f"tags.file must be a .csv or .json file, got {self.file!r}")
-        if self.file and self.source == "auto":
+        if self.file and self.is_guessed:
             raise InputError(
-                "tags.file says what the images show and tags.source=auto that it is unknown: drop one of the two"
+                f"tags.file says what the images show and tags.source={self.source} that it is unknown: "
+                "drop one of the two"
             )
+
+    @property
+    def is_guessed(self) -> bool:
+        """Whether nobody has said what images show."""
+        return self.source in GUESSED
 
 
 def present_classes(truth_HW: NDArray[np.uint8], min_area: float = 0.0) -> list[int]:

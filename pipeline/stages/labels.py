@@ -18,12 +18,14 @@ from pipeline.names import look_up
 from pipeline.progress import follow, progress
 from pipeline.stages.inspection import compare_views, views_panel
 from pipeline.stages.run import TINY_CLIP, TINY_CLIP_NAME, Run, own_device, process_state
+from pipeline.stages.tagging import about_tagger, load_tagger
 
 if TYPE_CHECKING:
     import torch
 
     from labelgen.engines.engine import Engine, EngineSpec, Inputs
     from labelgen.maskclip import DenseCLIP
+    from labelgen.tagger import Tagger
 
 MASKCLIP = {"name": "maskclip"}  # what a store means that says nothing of its engine
 
@@ -43,10 +45,11 @@ def make_labels(
     state, dense = process_state(), _load(run)
     samples = _labelled_samples(run, spec, split)
     unknown = next((sample["image_id"] for sample in samples if sample["image_labels"] is None), None)
-    if unknown is not None and run.config.tags.source != "auto":
+    if unknown is not None and not run.config.tags.is_guessed:
         raise InputError(
             f"{unknown} has no image-level labels; give a labels file, or let CLIP guess them with --tags auto"
         )
+    tagger = load_tagger(run) if run.config.tags.source == "model" else None
     if state.is_main_process:
         run.keep_suggestion()
     _settle_dtype(run, dense, samples[0], split)
@@ -72,12 +75,13 @@ def make_labels(
             run.store_path(split),
             config,
             engine=engine,
+            tagger=tagger,
             like=PseudoLabelStore.open(trained_on) if split != TRAIN_SPLIT and store_exists(trained_on) else None,
             about={
                 "dataset": run.spec.name,
                 "split": split,
                 "clip_id": run.clip,
-                "image_labels": _about_image_labels(run, spec),
+                "image_labels": _about_image_labels(run, spec, tagger),
             }
             | _provenance(run, engine),
             part=(index - 1) * state.num_processes + state.process_index,
@@ -130,7 +134,7 @@ def _labelled_samples(run: Run, spec: "EngineSpec", split: str) -> list[Sample]:
     from labelgen.engines.table import section
 
     if not spec.uses_labels(run.config):
-        if run.config.tags.file or run.config.tags.source == "auto":
+        if run.config.tags.file or run.config.tags.is_guessed:
             own = f"{section(run.config.labels.engine)}.use_labels"
             raise InputError(
                 f"--tags are image-level labels, which {own}=false leaves unused: set it to true, or drop them"
@@ -141,11 +145,12 @@ def _labelled_samples(run: Run, spec: "EngineSpec", split: str) -> list[Sample]:
         return run.samples(split, with_tags=True)
 
 
-def _about_image_labels(run: Run, spec: "EngineSpec") -> dict[str, Any]:
+def _about_image_labels(run: Run, spec: "EngineSpec", tagger: "Tagger | None") -> dict[str, Any]:
     """Where image-level labels are from, for provenance."""
     if not spec.uses_labels(run.config):
         return {"source": "none"}
-    return asdict(run.config.tags) | {"file": Path(run.config.tags.file).name}
+    about = asdict(run.config.tags) | {"file": Path(run.config.tags.file).name}
+    return about if tagger is None else about | {"tagger": about_tagger(run, tagger)}
 
 
 def engine_inputs(run: Run, dense: "DenseCLIP") -> "Inputs":

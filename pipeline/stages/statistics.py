@@ -21,12 +21,12 @@ def count_labels(samples: Sequence[Sample], classes: ClassSet) -> tuple[LabelSta
 def write_statistics(run: Run, split: str) -> tuple[LabelStatistics, int]:
     """Count a split; write OUT/statistics-SPLIT.json and .png. Returns what `count_labels` does.
 
-    Raises InputError where not a single image has labels; CLIP's guesses (tags.source auto) are in stores only.
+    Raises InputError where not a single image has labels; guesses (tags.source auto, model) are in stores only.
     """
-    if run.config.tags.source == "auto":
+    if run.config.tags.is_guessed:
         raise InputError(
-            "--tags auto is not possible here: CLIP guesses labels only while it makes pseudo-labels; "
-            "leave it out, or give a labels file"
+            f"--tags {run.config.tags.source} is not possible here: labels are guessed only while pseudo-labels are "
+            "made; leave it out, or give a labels file, such as 'carbseg tags guess' writes"
         )
     statistics, unknown = count_labels(run.samples(split, with_tags=True), run.spec.classes)
     if not statistics.images:

@@ -104,7 +104,7 @@ def evaluate_tags(run: Run, split: str, seed: int = 0) -> dict[str, Any]:
 
     Returns what the JSON file holds. Raises InputError where logits or truth are missing.
     """
-    if run.config.tags.source == "auto" or run.config.tags.file:
+    if run.config.tags.is_guessed or run.config.tags.file:
         raise InputError("all kinds of tags that are compared here come from truth and from CLIP; leave out --tags")
     path = run.store_path(split)
     if not store_exists(path):

@@ -70,7 +70,7 @@ def test_resolved_settings_build_the_same_configuration() -> None:
         ("train.fixed_weight=0.1", "train.balance=fixed and train.fixed_weight=W belong together"),
         ("train.gate=[0.6, 0.3]", r"train.gate must be two rising shares in \[0, 1\], got \(0.6, 0.3\)"),
         ("train.teacher=1", r"train.teacher must be in \[0, 1\), got 1.0"),
-        ("tags.source=clip", "tags.source must be one of data, auto, got 'clip'"),
+        ("tags.source=clip", "tags.source must be one of data, auto, model, got 'clip'"),
         ("tags.min_area=1", r"tags.min_area must be in \[0, 1\), got 1.0"),
         ("tags.file=labels.txt", "tags.file must be a .csv or .json file, got 'labels.txt'"),
         ("train=3", "train must be of type TrainConfig, got 3"),

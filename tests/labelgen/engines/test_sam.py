@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoModelForMaskGeneration, AutoProcessor
 
+from labelgen.engines.hub import load_square_processor
 from labelgen.engines.sam import Sam
 from labelgen.samples import InputError
 from tests.models import SIDE, save_detector, save_sam
@@ -54,6 +55,17 @@ def test_masks_are_those_of_the_library_however_boxes_are_batched(
     parts = list(Sam.from_pretrained(str(folder), "test", at_once=at_once).masks(image_HW3, BOXES))
     assert [len(part) for part in parts] == {1: [1, 1, 1], 2: [2, 1], 32: [3]}[at_once]
     torch.testing.assert_close(torch.cat(parts), of_the_library(folder, image_HW3), atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize("size", [(37, 53), (301, 203), (65, 64)])
+def test_the_plain_processor_resizes_as_torchvision_would(size: tuple[int, int], tmp_path: Path) -> None:
+    save_sam(tmp_path, "sam2")
+    image_HW3 = noise(*size)
+    pixels = load_square_processor(str(tmp_path), "test", SIDE)(images=[image_HW3], return_tensors="pt")["pixel_values"]
+    bytes_13HW = torch.from_numpy(image_HW3).permute(2, 0, 1)[None]
+    # What torchvision calls.
+    theirs = torch.nn.functional.interpolate(bytes_13HW, size=(SIDE, SIDE), mode="bilinear", antialias=True)
+    torch.testing.assert_close(255 * (pixels / 2 + 0.5), theirs.float(), atol=1.001, rtol=0)
 
 
 def test_an_image_is_looked_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,5 +79,10 @@ def test_what_is_no_sam3_is_refused(tmp_path: Path, classes: ClassSet) -> None:
     for source in (tmp_path / "detector", Path("no/such")):
         with pytest.raises(InputError, match=r"no sam3.model weights at .* facebook/sam3"):
             SAM3.from_pretrained(classes, config(source))
+    save_sam3(tmp_path / "wordless")
+    for file in (tmp_path / "wordless").glob("tokenizer*"):
+        file.unlink()
+    with pytest.raises(InputError, match=r"sam3.model .* has no whole processor.*tokenizer's files"):
+        SAM3.from_pretrained(classes, config(tmp_path / "wordless"))
     with pytest.raises(InputError, match=r"sam3.words_at_once must be at least 1, got 0"):
         SAM3Config(words_at_once=0)

@@ -51,6 +51,16 @@ def test_objects_and_scenes_are_told_by_what_the_setting_says(
     assert vectors.imaging_VK.shape == (len(vectors.imaging_class_V), 128)
 
 
+@pytest.mark.parametrize("name", ["camvid", "cityscapes"])
+def test_by_their_names_objects_are_what_the_presets_say(name: str) -> None:
+    from pipeline.config import load_config
+    from pipeline.datasets import DATASETS
+
+    classes, preset = DATASETS[name].classes, load_config(name).one_pixel
+    assert preset.objects is not None
+    assert OnePixelConfig().is_object(classes) == preset.is_object(classes)
+
+
 def test_of_several_points_each_has_its_vector() -> None:
     other = Point("a", 5, 3, 0)
     vectors = represent([(halves(), [SKY, ROAD, other])], CLASSES, OnePixelConfig(representation="semantics"))
