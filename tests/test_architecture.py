@@ -15,7 +15,7 @@ ALLOWED = {
 # Inside a package, and inside each of its wings, a file imports only files that stand before it.
 ORDER = {
     "labelgen": [
-        *("samples", "images", "points", "superpixels", "clr", "prompts", "refine", "maskclip", "views"),
+        *("samples", "files", "images", "points", "superpixels", "clr", "prompts", "refine", "pretrained", "maskclip", "views"),
         *("codec", "chunks", "layout", "store", "verify", "label", "backbones", "training", "engines", "generate"),
         "probe",
     ],

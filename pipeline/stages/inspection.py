@@ -24,6 +24,7 @@ from pipeline.datasets import DatasetSpec
 from pipeline.datasets.classes import CITYSCAPES_ROWS
 from pipeline.datasets.tags import presence, present_classes
 from pipeline.names import look_up
+from pipeline.runs import require_folder
 
 if TYPE_CHECKING:
     import torch
@@ -143,6 +144,7 @@ def export_masks(
     255 stays ignore.
     """
     store.require_complete()
+    require_folder(folder)
     palette = [tuple(colour) for colour in store.provenance["classes"]["palette"]]
     table, colours = np.full(256, 255, np.uint8), [(0, 0, 0)] * 256
     for train_id, colour in enumerate(palette):
