@@ -7,7 +7,6 @@ at stride 8 (a ResNet: 8 or 16); `fine_channels` (0 without) and `channels` are 
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -162,7 +161,7 @@ def _mmseg_names(path: str) -> dict[str, Tensor]:
     except Exception as error:  # of safetensors' own kinds
         raise InputError(
             f"{path} is no safetensors file, and others may run code when they are opened; if you trust it, convert it "
-            'in Python: safetensors.torch.save_file(torch.load(FILE, weights_only=True)["state_dict"], "NEW.safetensors")'
+            'with Python: safetensors.torch.save_file(torch.load(OLD, weights_only=True)["state_dict"], NEW)'
         ) from error
     require_finite(state.items(), path)
     return {_hf_name(name.removeprefix("backbone.")): tensor for name, tensor in state.items()}

@@ -5,7 +5,9 @@ Shapes: H W pixels. Arrays are numpy, channels last, until `to_pixels`.
 
 import contextlib
 import io
+import os
 import warnings
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -118,7 +120,7 @@ def write_png(path: str | Path, image: NDArray[np.uint8]) -> None:
     path = Path(path)
     ok, data = cv2.imencode(".png", image[..., ::-1] if image.ndim == 3 else image)
     assert ok
-    partial = path.with_name(path.name + ".partial")
+    partial = _partial(path)
     partial.write_bytes(data.tobytes())
     partial.replace(path)
 
@@ -128,9 +130,14 @@ def write_indexed_png(path: str | Path, ids_HW: NDArray[np.uint8], palette: Sequ
     path = Path(path)
     image = Image.fromarray(ids_HW)
     image.putpalette(np.array(palette, np.uint8).tobytes().ljust(3 * 256, b"\0"))
-    partial = path.with_name(path.name + ".partial")
+    partial = _partial(path)
     image.save(partial, format="png")
     partial.replace(path)
+
+
+def _partial(path: Path) -> Path:
+    """Another name beside it, short, for that of an image may be as long as names can be."""
+    return path.with_name(f"{zlib.crc32(os.fsencode(path.name)):08x}.partial")
 
 
 def resize_image(image_HW3: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:

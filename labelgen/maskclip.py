@@ -5,6 +5,7 @@ K their width, A attention heads.
 """
 
 import hashlib
+import math
 import os
 from functools import cache
 from pathlib import Path
@@ -291,14 +292,18 @@ def read_pixel_statistics(
     except OSError as error:
         if (Path(path_or_hub_id) / "preprocessor_config.json").exists():
             raise InputError(f"the preprocessor_config.json of {path_or_hub_id!r} cannot be read") from error
-    found = settings.get("image_mean", mean), settings.get("image_std", std)
-    numbers = [value for values in found if isinstance(values, list | tuple) and len(values) == 3 for value in values]
-    if len(numbers) != 6 or not all(isinstance(n, int | float) and abs(n) < 1e6 for n in numbers) or min(numbers[3:]) <= 0:
+    means, deviations = settings.get("image_mean", mean), settings.get("image_std", std)
+    if not (_are_three(means) and _are_three(deviations) and min(deviations) > 0):
         raise InputError(
             f"image_mean and image_std of {path_or_hub_id!r} must be three numbers each, the latter positive, got "
-            f"{found[0]!r} and {found[1]!r}"
+            f"{means!r} and {deviations!r}"
         )
-    return tuple(found[0]), tuple(found[1])
+    return tuple(means), tuple(deviations)
+
+
+def _are_three(values: Any) -> bool:
+    is_list = isinstance(values, list | tuple) and len(values) == 3
+    return is_list and all(isinstance(value, int | float) and math.isfinite(value) for value in values)
 
 
 def check_grid(pixels_B3HW: Tensor, patch_px: int) -> tuple[int, int]:

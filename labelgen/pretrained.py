@@ -35,8 +35,6 @@ def load_model(loader: Any, path_or_hub_id: str | Path, **options: Any) -> Any:
         )
     settings, _ = PretrainedConfig.get_config_dict(str(path_or_hub_id))
     _require_few_layers(settings, f"config.json of {path_or_hub_id}")
-    if not str(settings.get("transformers_weights") or ".safetensors").endswith((".safetensors", ".safetensors.index.json")):
-        raise InputError(f"config.json of {path_or_hub_id} names weights that are no safetensors; remove the entry")
     model = loader.from_pretrained(str(path_or_hub_id), use_safetensors=True, **NO_CODE, **options)
     require_finite(model.named_parameters(), path_or_hub_id)
     return model

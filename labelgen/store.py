@@ -108,7 +108,8 @@ class PseudoLabelStore:
         labels = self._array(LABELS)
         rows, classes = labels.shape
         if not (self.images_per_shard == labels.chunks[0] and 0 < len(self) <= rows):
-            raise ValueError(f"{len(self)} images, {self.images_per_shard} a shard, in {rows} rows, {labels.chunks[0]} a chunk")
+            said = f"{len(self)} images, {self.images_per_shard} a shard"
+            raise ValueError(f"{said}, in {rows} rows, {labels.chunks[0]} a chunk")
         require_class_names(self.class_names)
         colours = self.provenance["classes"].get("palette", [(0, 0, 0)] * classes)
         if len(self.class_names) != classes or np.array(colours, np.uint8).shape != (classes, 3):
@@ -433,7 +434,7 @@ class PseudoLabelStore:
 
     def _require_inside(self, views_SVF: NDArray[np.float32]) -> None:
         """Raise InputError for views that reach out of their images, or grids out of their arrays."""
-        is_view = views_SVF[..., 2] > 0  # else none, or gone
+        is_view = ~(views_SVF[..., 2] <= 0)  # else none, or gone
         y0, x0, y1, x1 = np.moveaxis(views_SVF[..., BOX], -1, 0)
         height, width = y1[:, :1], x1[:, :1]  # the first view is the whole image
         largest_V2 = np.array([self._array(f"global_logits_{k}").shape[2:] for k in range(self._global_zooms)])

@@ -61,8 +61,8 @@ class View:
         y0, x0, y1, x1 = self.box
         # The tolerance keeps 1.1 * 160 / 16 = 11.000000000000002 at 11.
         h, w = (math.ceil(side * self.zoom / patch_px - 1e-6) for side in (y1 - y0, x1 - x0))
-        zoomed = f"{y1 - y0} x {x1 - x0} pixels, zoomed by {self.zoom:g} (labels.views.global_zooms, local_zooms), would be"
-        require_size(h * patch_px, w * patch_px, zoomed)
+        asked = f"{y1 - y0} x {x1 - x0} pixels, zoomed by {self.zoom:g} (labels.views.global_zooms, local_zooms), are"
+        require_size(h * patch_px, w * patch_px, asked)
         return h, w
 
 

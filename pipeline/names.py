@@ -21,7 +21,7 @@ def look_up(known: Mapping[str, T], name: str, what: str) -> T:
 
 
 def printable(text: str) -> str:
-    """The text with what moves a terminal's cursor or its direction spelled out ("\\x1b"); line ends stay."""
+    """The text with what moves a terminal's cursor, or changes its direction, spelled out as in Python; lines stay."""
     return "".join(_spelled(sign) if unicodedata.category(sign) in HIDDEN else sign for sign in text)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from labelgen.files import read_toml
 from labelgen.images import image_size
 from labelgen.samples import InputError
 from pipeline.datasets import DatasetSpec

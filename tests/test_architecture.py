@@ -15,9 +15,9 @@ ALLOWED = {
 # Inside a package, and inside each of its wings, a file imports only files that stand before it.
 ORDER = {
     "labelgen": [
-        *("samples", "files", "images", "points", "superpixels", "clr", "prompts", "refine", "pretrained", "maskclip", "views"),
-        *("codec", "chunks", "layout", "store", "verify", "label", "backbones", "training", "engines", "generate"),
-        "probe",
+        *("samples", "files", "images", "points", "superpixels", "clr", "prompts", "refine", "pretrained", "maskclip"),
+        *("views", "codec", "chunks", "layout", "store", "verify", "label", "backbones", "training", "engines"),
+        *("generate", "probe"),
     ],
     "labelgen.training": ["order", "schedule", "processes", "checkpoints"],
     "evaluation": [

@@ -151,7 +151,7 @@ def _plain_members(packed: tarfile.TarFile) -> Iterator[tuple[str, int]]:
     """Name and size of each file and folder. Raises InputError for anything else: a data set has no use for it."""
     for member in packed:
         if not (member.isfile() or member.isdir()):
-            raise InputError(f"the downloaded archive cannot be unpacked ({member.name} is a link or a device)")
+            raise InputError(f"the archive holds a link or a device ({member.name}), as no data set does; {OTHER_COPY}")
         yield member.name, member.size
 
 

@@ -154,8 +154,9 @@ def export_masks(
         path = folder / name_of(image_id)
         if not path.resolve().is_relative_to(folder.resolve()):
             raise InputError(f"image id {image_id!r} leads out of {folder}; rename the image")
+        written_HW = table[store.mask(image_id, view)]
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_indexed_png(path, table[store.mask(image_id, view)], colours)
+        write_indexed_png(path, written_HW, colours)
         on_images(1)
     return len(store)
 

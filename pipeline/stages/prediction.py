@@ -53,11 +53,11 @@ def predict_files(
     for written, colour in zip(ids, palette, strict=True):
         colours[written] = colour
     suffix = "_pred_labelIds.png" if layout == "cityscapes" else ".png"
-    out.mkdir(parents=True, exist_ok=True)
     with progress(len(files), "predicting", "images") as bar:
         for file in files:
             classes_HW = predict(student, read_image(file), config, is_present_C)
             name = file.stem.removesuffix("_leftImg8bit") + suffix
+            out.mkdir(parents=True, exist_ok=True)
             write_indexed_png(out / name, np.array(ids, np.uint8)[classes_HW], colours)
             bar.update()
 

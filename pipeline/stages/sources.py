@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from evaluation.confusion import NONE
 from labelgen.files import read_json
 from labelgen.images import IMAGENET_MEAN, IMAGENET_STD, read_class_map, write_indexed_png
+from labelgen.maskclip import read_pixel_statistics
 from labelgen.samples import ClassSet, InputError, Sample
 from labelgen.store import MaskView, PseudoLabelStore
 from pipeline.datasets import DatasetSpec

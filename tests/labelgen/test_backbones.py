@@ -100,5 +100,7 @@ def test_weights_with_mmseg_names_fill_a_deep_stem_resnet(tmp_path: Path) -> Non
         theirs["backbone.layer3.0.downsample.1.bias"],
     )
     torch.save({"state_dict": theirs}, tmp_path / "resnet_v1c.pth")
-    with pytest.raises(InputError, match="resnet_v1c.pth is no safetensors file, .* convert it in Python: safetensors"):
+    with pytest.raises(
+        InputError, match="resnet_v1c.pth is no safetensors file, .* convert it with Python: safetensors"
+    ):
         backbone.load_imagenet(str(tmp_path / "resnet_v1c.pth"))

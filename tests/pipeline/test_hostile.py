@@ -5,14 +5,12 @@ There a message in `code` is the last line of the error, or a finding of `datase
 """
 
 import gzip
-import io
 import json
 import os
 import pickle
 import re
 import shutil
 import struct
-import sys
 import tarfile
 import zipfile
 import zlib
@@ -28,7 +26,7 @@ from safetensors.numpy import load_file, save_file
 
 from labelgen.store import PseudoLabelStore
 from tests.conftest import ROOT, carbseg, made_once
-from tests.files import contents, own_folder
+from tests.files import own_folder
 from tests.models import save_detector, save_sam
 
 RNG = np.random.default_rng(0)
@@ -62,7 +60,7 @@ class Case(NamedTuple):
     begun: str = ""
 
 
-# ---- Commands; :NAME is a path in the case's folder, or what the cases share ------------------------------------------
+# ---- Commands; :NAME is a path in the case's folder, or what the cases share ----------------------------------------
 
 DATA = "--dataset folder --data-root :mine"
 CHECK = f"datasets check {DATA}"
@@ -156,9 +154,9 @@ def zipped(*files: tuple[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> Arr
 
 
 def zip_bomb(here: Here) -> None:
-    """100 MB of zeros in 100 kB."""
+    """10 MB of zeros in 10 kB."""
     with zipfile.ZipFile(here.folder / "archive", "w", zipfile.ZIP_DEFLATED) as packed:
-        packed.writestr("train/a.png", bytes(100 << 20))
+        packed.writestr("train/a.png", bytes(10 << 20))
 
 
 def locked_zip(here: Here) -> None:
@@ -242,7 +240,7 @@ def pickled(name: str) -> Arrange:
 def with_code(here: Here, folder: Path, *loaders: str) -> None:
     """Let a model folder ask for code of its own, which leaves a file behind when it runs."""
     (folder / "evil.py").write_text(f"import pathlib\npathlib.Path({str(here.folder / 'ran')!r}).touch()\n")
-    asked = {loader: "evil.Evil" for loader in ("AutoConfig", "AutoModel", *loaders)}
+    asked = dict.fromkeys(("AutoConfig", "AutoModel", *loaders), "evil.Evil")
     for name in ("config.json", "tokenizer_config.json", "preprocessor_config.json", "processor_config.json"):
         path = folder / name
         about = json.loads(path.read_text()) if path.is_file() else {}
@@ -330,8 +328,8 @@ def given(clip_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Here:
     def make(folder: Path) -> None:
         import torch
 
-        from segtrain.model import StudentConfig, build_student, save_student
         from pipeline.datasets import dataset
+        from segtrain.model import StudentConfig, build_student, save_student
 
         sound(folder)
         spec = dataset("folder", folder / "mine")
@@ -407,17 +405,17 @@ CASES: dict[str, Case] = {
     "an image of a terabyte": Case(sparse("mine/images/a.png"), CHECK),
     "a link to itself": Case(link("mine/images/a.png", "a.png"), CHECK),
     "a folder that links to itself": Case(link("mine/images/loop", "."), LABELS, labelled),
-    "classes.toml of a terabyte": Case(sparse("mine/classes.toml"), CHECK),
+    "classes.toml of a terabyte": Case(sparse("mine/classes.toml"), LABELS),
     "settings of a terabyte": Case(sparse("s.toml"), f"{LABELS} --config :s.toml"),
     "labels.csv of a terabyte": Case(sparse("mine/labels.csv"), LABELS),
-    "a quote that never ends, 100 MB": Case(write("mine/labels.csv", b'image,labels\n"' + b"x" * 100000000), LABELS),
+    "a quote that never ends": Case(write("mine/labels.csv", b'image,labels\n"' + b"x" * 100000000), LABELS),
     "100,000 brackets, settings": Case(write("s.toml", f"a = {NESTED}"), f"{LABELS} --config :s.toml"),
     "100,000 brackets, labels.json": Case(write("t.json", NESTED), f"{LABELS} --tags :t.json"),
     "a number of 5,000 digits, settings": Case(write("s.toml", f"a = {DIGITS}"), f"{LABELS} --config :s.toml"),
     "a number of 5,000 digits, points": Case(
         write("p.csv", f"image,x,y,class\na,{DIGITS},1,sky\n"), f"{CHECK} --points :p.csv"
     ),
-    "a zip of 100 MB of zeros": Case(zip_bomb, FETCH),
+    "a zip of 10 MB of zeros": Case(zip_bomb, FETCH),
     "a tar that claims a terabyte": Case(tarred("train/a.png", size=HUGE), FETCH),
     "a zip with ../": Case(zipped(("../evil", b"")), FETCH),
     "a zip with an absolute path": Case(zipped(("/evil", b"")), FETCH),
@@ -447,17 +445,20 @@ CASES: dict[str, Case] = {
     "a data set below a file": Case(write("s", "mine"), FETCH.replace(":data", ":s/data")),
     "pickled CLIP weights": Case(pickled("clip"), LABELS),
     "a pickled student": Case(pickled("student"), PREDICT),
-    "pickled ImageNet weights": Case(pickled_file, BACKBONE + ".pth"),
+    "pickled ImageNet weights": Case(pickled_file, BACKBONE + ".pth", begun="out/local+carb"),
     "a pickled checkpoint": Case(pickled_checkpoint, f"{TRAIN} --steps 2"),
     "code of its own in a CLIP folder": Case(code("clip"), LABELS),
     "code in a student's folder": Case(code("student"), PREDICT),
-    "code in a backbone's folder": Case(code_of(save_resnet), BACKBONE),
+    "code in a backbone's folder": Case(code_of(save_resnet), BACKBONE, begun="out/local+carb"),
     "code in a detector's folder": Case(
         code_of(save_detector, "AutoModelForZeroShotObjectDetection"),
-        f"{LABELS.replace('out', 'new')} --engine grounded-sam --set grounded_sam.detector=:model",
+        f"{LABELS.replace(':out', ':new')} --engine grounded-sam --set grounded_sam.detector=:model",
+        begun="new",
     ),
     "code in a SAM's folder": Case(
-        code_of(save_sam, "AutoModelForMaskGeneration"), f"{LABELS.replace('out', 'new')} --set regions.source=:model"
+        code_of(save_sam, "AutoModelForMaskGeneration"),
+        f"{LABELS.replace(':out', ':new')} --set regions.source=:model",
+        begun="new",
     ),
     "NaN in CLIP's weights": Case(weights("clip", float("nan")), LABELS),
     "infinity in CLIP's weights": Case(weights("clip", float("inf")), LABELS),
@@ -470,7 +471,7 @@ CASES: dict[str, Case] = {
     ),
     "pixels divided by 0": Case(pixel_statistics('{"image_std": [0, 0, 0]}'), LABELS),
     "pixels less a word": Case(pixel_statistics('{"image_mean": "abc"}'), LABELS),
-    "a million dilation rates": Case(student_config(lambda c: c["student"].update(aspp_rates=[1] * 10**6)), PREDICT),
+    "10,000 dilation rates": Case(student_config(lambda c: c["student"].update(aspp_rates=[1] * 10_000)), PREDICT),
     "an unknown setting of a student": Case(student_config(lambda c: c["student"].update(evil=1)), PREDICT),
     "colours that are none": Case(student_config(lambda c: c.update(palette=[["red"]])), PREDICT),
     "two colours for three classes": Case(student_config(lambda c: c.update(palette=[[0, 0, 0]] * 2)), PREDICT),
@@ -500,7 +501,7 @@ CASES: dict[str, Case] = {
     "a terminal's code in a file name, labelled": Case(broken("\x1b[31m.png"), LABELS),
     "the same, checked": Case(broken("\x1b[31m.png"), CHECK, shown("\\x1b[31m.png")),
     "a file name of 255 bytes, labelled": Case(rename_a("x" * 251 + ".png"), LABELS, labelled),
-    "the same, predicted": Case(
+    "a file name of 255 bytes, predicted": Case(
         rename_a("x" * 251 + ".png"),
         PREDICT.replace("/a.png", ""),
         lambda here, said: (here.folder / "maps" / f"{'x' * 251}.png").is_file(),
@@ -543,7 +544,8 @@ def test_hostile_input_is_said_in_one_line_or_made_harmless(name: str, given: He
         assert case.look(here, shown)
     else:
         # What suits the images is whole, and kept for the next try.
-        assert listed(tmp_path) - before <= {"out", "out/suggested.toml"} | set(case.begun.split())
+        left = {path for path in listed(tmp_path) - before if not (case.begun and path.startswith(case.begun))}
+        assert left <= {"out", "out/suggested.toml"}
 
 
 def listed(folder: Path) -> set[str]:
