@@ -67,7 +67,9 @@ def _point(where: str, row: dict[str, str | None], classes: ClassSet) -> Point |
 def as_csv(points: Sequence[Point], classes: ClassSet) -> str:
     """The text of a file that `read_points` reads."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    # csv quotes no carriage return of its own accord, and cannot read one that is not quoted.
+    quoting = csv.QUOTE_NONNUMERIC if any("\r" in point.image for point in points) else csv.QUOTE_MINIMAL
+    writer = csv.writer(text, lineterminator="\n", quoting=quoting)
     writer.writerow(COLUMNS)
     writer.writerows((_no_formula(point.image), point.x, point.y, classes.names[point.train_id]) for point in points)
     return text.getvalue()
