@@ -4,7 +4,7 @@ import csv
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from labelgen.files import read_csv
 from labelgen.images import image_size
@@ -68,7 +68,8 @@ def as_csv(points: Sequence[Point], classes: ClassSet) -> str:
     """The text of a file that `read_points` reads."""
     text = io.StringIO()
     # csv quotes no carriage return of its own accord, and cannot read one that is not quoted.
-    quoting = csv.QUOTE_NONNUMERIC if any("\r" in point.image for point in points) else csv.QUOTE_MINIMAL
+    has_returns = any("\r" in point.image for point in points)
+    quoting: Literal[0, 2] = csv.QUOTE_NONNUMERIC if has_returns else csv.QUOTE_MINIMAL
     writer = csv.writer(text, lineterminator="\n", quoting=quoting)
     writer.writerow(COLUMNS)
     writer.writerows((_no_formula(point.image), point.x, point.y, classes.names[point.train_id]) for point in points)

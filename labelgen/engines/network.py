@@ -89,7 +89,7 @@ def load_network(folder: str | Path) -> CamNetwork:
         network = load_model(CamNetwork, folder)
     except Exception as error:  # broken files raise json's, safetensors' and torch's own errors
         raise InputError(f"the fitted network in {folder} cannot be read; delete that folder to fit it anew") from error
-    return network.eval()  # type: ignore[no-any-return, no-untyped-call]
+    return network.eval()  # type: ignore[no-any-return]
 
 
 @torch.inference_mode()

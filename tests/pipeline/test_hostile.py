@@ -4,6 +4,7 @@ There a message in `code` is the last line of the error, or a finding of `datase
 "…" stands for anything. Other words say how something is made harmless.
 """
 
+import csv
 import gzip
 import json
 import os
@@ -24,6 +25,7 @@ import zarr
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
+from labelgen.images import write_png
 from labelgen.store import PseudoLabelStore
 from tests.conftest import ROOT, carbseg, made_once
 from tests.files import own_folder
@@ -514,9 +516,9 @@ CASES: dict[str, Case] = {
 
 def messages() -> dict[str, str]:
     """The table: name -> message."""
-    text = (ROOT / "docs" / "trust.md").read_text("utf-8").partition("## Hostile input")[2].partition("\n## ")[0]
-    rows = re.findall(r"^\| (.+?) +\| (.+?) +\|$", text, re.MULTILINE)
-    return {name: said for name, said in rows if not name.startswith("**") and said != "what is said"}
+    text = (ROOT / "docs" / "trust.md").read_text("utf-8").partition("| what comes in | what is said |")[2]
+    rows = re.findall(r"^\| (.+) \| (.+) \|$", text.partition("\n## ")[0], re.MULTILINE)
+    return {name: said for name, said in rows if not name.startswith("**")}
 
 
 def test_the_table_in_the_docs_holds_these_cases() -> None:
@@ -556,3 +558,27 @@ def matches(expected: str, said: str, folder: Path) -> bool:
     """Whether it was said, but for the case's folder, and what an ellipsis leaves open."""
     pattern = ".*".join(map(re.escape, expected.split("…")))
     return re.fullmatch(pattern, said.replace(f"{folder}/", "")) is not None
+
+
+def test_names_are_text_in_every_output(given: Here, tmp_path: Path) -> None:
+    """HTML, Markdown, formulas of TeX: tables for people, tables for programs, the page and the plots."""
+    names = ("</script><img src=x>", "a|b [c](d)`e`", "$\\evil$")
+    sound(tmp_path)
+    (tmp_path / "mine" / "labels.csv").unlink()
+    classes(*names)(given._replace(folder=tmp_path))
+    (tmp_path / "mine" / "truth").mkdir()
+    for name in "ab":
+        write_png(tmp_path / "mine" / "truth" / f"{name}.png", RNG.integers(0, 3, (32, 48), np.uint8))
+    here = given._replace(folder=tmp_path)
+    words = LABELS.removeprefix("labels ")
+    for command in (f"report {words} --split train", f"datasets statistics {words}"):
+        code, _, said = run(Case(nothing, command), here)
+        assert code == 0, said
+    out = tmp_path / "out"
+    in_markdown = "\\</script>\\<img src=x> | a\\|b \\[c](d)\\`e\\` | $\\\\evil$ |"
+    assert in_markdown in (out / "metrics.md").read_text()
+    with (out / "metrics.csv").open(newline="") as file:
+        rows = list(csv.reader(file))
+    assert {row[1] for row in rows[1:]} == {*names, "mean"}
+    assert "<img" not in (out / "report.html").read_text()
+    assert (out / "statistics-train.png").is_file()
