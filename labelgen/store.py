@@ -105,11 +105,11 @@ class PseudoLabelStore:
 
     def _require_consistent(self) -> None:
         """Raise an error of some kind for attributes that do not fit one another or the arrays."""
-        labels = self._array(LABELS)
-        rows, classes = labels.shape
-        if not (self.images_per_shard == labels.chunks[0] and 0 < len(self) <= rows):
+        marker, classes = self._array(MARKER), self._array("text_vectors").shape[0]
+        (rows,), (in_file,) = marker.shape, marker.shards or marker.chunks
+        if not (self.images_per_shard == in_file and 0 < len(self) <= rows):
             said = f"{len(self)} images, {self.images_per_shard} a shard"
-            raise ValueError(f"{said}, in {rows} rows, {labels.chunks[0]} a chunk")
+            raise ValueError(f"{said}, in {rows} rows, {in_file} a file")
         require_class_names(self.class_names)
         colours = self.provenance["classes"].get("palette", [(0, 0, 0)] * classes)
         if len(self.class_names) != classes or np.array(colours, np.uint8).shape != (classes, 3):

@@ -161,4 +161,4 @@ def read_kept(out: Path) -> Tree | None:
     try:
         return read_toml(path)
     except InputError as error:
-        raise InputError(f"{error}; mend it, or delete it to get a new suggestion") from error
+        raise InputError(f"{path} cannot be read ({error}); mend it, or delete it to get a new suggestion") from error

@@ -143,15 +143,15 @@ def unpack(archive: Path, folder: Path) -> None:
         raise _broken(error) from error
 
 
-def _broken(error: Exception) -> InputError:
-    return InputError(f"the downloaded archive cannot be unpacked ({error}); {AGAIN}")
+def _broken(why: object, advice: str = AGAIN) -> InputError:
+    return InputError(f"the downloaded archive cannot be unpacked ({why}); {advice}")
 
 
 def _plain_members(packed: tarfile.TarFile) -> Iterator[tuple[str, int]]:
     """Name and size of each file and folder. Raises InputError for anything else: a data set has no use for it."""
     for member in packed:
         if not (member.isfile() or member.isdir()):
-            raise InputError(f"the archive holds a link or a device ({member.name}), as no data set does; {OTHER_COPY}")
+            raise _broken(f"{member.name} is a link or a device", OTHER_COPY)
         yield member.name, member.size
 
 
