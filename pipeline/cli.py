@@ -1,6 +1,7 @@
 """The command line: the groups of commands, and errors said in one line."""
 
 import os
+import re
 from typing import Any
 
 import click
@@ -41,7 +42,7 @@ def _in_short(text: str) -> str:
 
 def _is_expected(error: Exception) -> bool:
     """Anything but a mistake of ours. torch has no error of its own for a CPU's memory."""
-    return not isinstance(error, RuntimeError) or "memory" in str(error)
+    return not isinstance(error, RuntimeError) or re.search("(out of|allocate|enough) memory", str(error)) is not None
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

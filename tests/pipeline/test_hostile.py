@@ -281,6 +281,14 @@ def begun(here: Here) -> None:
     shutil.copytree(here.store.parent.parent, here.folder / "out")
 
 
+def script(here: Here) -> None:
+    """A folder as Hugging Face datasets once ran it."""
+    (here.folder / "evil").mkdir()
+    (here.folder / "evil" / "evil.py").write_text(
+        f"import pathlib\npathlib.Path({str(here.folder / 'ran')!r}).touch()\n"
+    )
+
+
 def pixel_statistics(text: str) -> Arrange:
     return lambda here: (own(here, "clip") / "preprocessor_config.json").write_text(text)
 
@@ -362,7 +370,7 @@ def run(case: Case, here: Here) -> tuple[int, str, str]:
         own, name = here.folder / match[2], match[2]
         return match[1] + (own.as_uri() if name == "archive" else str(own if own.exists() else shared.get(name, own)))
 
-    words = [re.sub("(^|=):(.+)", path, word) for word in case.words.split()]
+    words = [re.sub("(^|=|^hf:):(.+)", path, word) for word in case.words.split()]
     done = carbseg(*words, check=False)
     said = done.stderr.strip().splitlines() or [""]
     return done.returncode, done.stdout, said[-1]
@@ -462,6 +470,7 @@ CASES: dict[str, Case] = {
         f"{LABELS.replace(':out', ':new')} --set regions.source=:model",
         begun="new",
     ),
+    "a data set that is a script": Case(script, f"{LABELS} --dataset hf::evil"),
     "NaN in CLIP's weights": Case(weights("clip", float("nan")), LABELS),
     "infinity in CLIP's weights": Case(weights("clip", float("inf")), LABELS),
     "NaN in a student's weights": Case(weights("student", float("nan")), PREDICT),
