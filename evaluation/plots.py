@@ -141,4 +141,5 @@ def _pyplot() -> Any:
     matplotlib.use("Agg")  # no window is wanted, and there may be no display
     import matplotlib.pyplot as plt
 
+    plt.rcParams["text.parse_math"] = False  # a class may be called "$1"
     return plt

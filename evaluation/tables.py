@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -51,13 +52,14 @@ def mean_score(values: Iterable[float | None]) -> float | None:
     return round(sum(known) / len(known), 2) if known else None
 
 
-def _in_cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
+def in_cell(text: str) -> str:
+    """A name in one line, without what ends a cell or begins an HTML element, a link, a picture or code."""
+    return re.sub(r"([\\|<\[`])", r"\\\1", " ".join(text.split()))
 
 
 def markdown(header: Sequence[str], rows: Mapping[str, Sequence[float | None]]) -> str:
     """A table with one decimal, right-aligned, a dash where there is no value; columns as wide as they need."""
-    header, rows = [_in_cell(h) for h in header], {_in_cell(title): values for title, values in rows.items()}
+    header, rows = [in_cell(h) for h in header], {in_cell(title): values for title, values in rows.items()}
     width = max(map(len, rows), default=0)
 
     def cell(value: float | None) -> str:

@@ -7,10 +7,11 @@ at stride 8 (a ResNet: 8 or 16); `fine_channels` (0 without) and `channels` are 
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from labelgen.pretrained import load_model, require_finite
 from labelgen.samples import InputError
 
 RESNET_DEPTHS = {"resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}
@@ -124,7 +125,8 @@ class DilatedResNet(nn.Module):
         return None, self.resnet.encoder(self.resnet.embedder(x)).last_hidden_state
 
     def load_imagenet(self, source: str) -> None:
-        """ImageNet weights: a HF ResNet folder or hub id, or a file with mmseg's names ("resnet50_v1c", deep stem).
+        """ImageNet weights: a HF ResNet folder or hub id, or a safetensors file with mmseg's names
+        ("resnet50_v1c", deep stem).
 
         Strides move to where those weights had them. Raises InputError for weights that cannot be had or do not fit.
         """
@@ -153,11 +155,13 @@ def _hub_weights(source: str) -> tuple[dict[str, Tensor], bool]:
     from transformers import ResNetModel
 
     try:
-        resnet: Any = ResNetModel.from_pretrained(source)
+        resnet: Any = load_model(ResNetModel, source)
+    except InputError:
+        raise
     except Exception as error:  # broken files raise safetensors', torch's and json's own errors
         raise InputError(
             f"no ImageNet weights at {source!r}: give a HF ResNet folder, a hub id such as microsoft/resnet-50 on a "
-            "connected machine, or a file of mmseg's resnet50_v1c"
+            "connected machine, or a safetensors file of mmseg's resnet50_v1c"
         ) from error
     if resnet.config.downsample_in_first_stage:
         raise InputError(f"{source} strides in its first stage, which no backbone here does; give another ResNet")
@@ -167,10 +171,13 @@ def _hub_weights(source: str) -> tuple[dict[str, Tensor], bool]:
 def _mmseg_names(path: str) -> dict[str, Tensor]:
     """An mmseg or torchvision ResNet state dict in HF's names."""
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise InputError(f"{path} cannot be read as a PyTorch state dict") from error
-    state = state.get("state_dict", state)
+        state = load_file(path)
+    except Exception as error:  # of safetensors' own kinds
+        raise InputError(
+            f"{path} is no safetensors file, and others may run code when they are opened; if you trust it, convert it "
+            'with Python: safetensors.torch.save_file(torch.load(OLD, weights_only=True)["state_dict"], NEW)'
+        ) from error
+    require_finite(state.items(), path)
     return {_hf_name(name.removeprefix("backbone.")): tensor for name, tensor in state.items()}
 
 

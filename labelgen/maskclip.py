@@ -5,6 +5,7 @@ K their width, A attention heads.
 """
 
 import hashlib
+import math
 import os
 from functools import cache
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from labelgen.images import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
+from labelgen.pretrained import NO_CODE, load_model
 from labelgen.refine import drop_classes, smooth_by_keys, unlikely_classes
 from labelgen.samples import InputError
 
@@ -108,7 +110,7 @@ class DenseCLIP(nn.Module):
         # transformers makes up an empty tokenizer for a folder without one; encode_text then says what is missing
         has_tokenizer = not Path(name).is_dir() or any((Path(name) / f).is_file() for f in TOKENIZER_FILES)
         try:
-            tokenizer = AutoTokenizer.from_pretrained(name) if has_tokenizer else None
+            tokenizer = AutoTokenizer.from_pretrained(name, **NO_CODE) if has_tokenizer else None
         except Exception as error:
             raise InputError(f"the tokenizer of {name!r} cannot be read ({_first_line(error)})") from error
         dense = cls(model, tokenizer, variant, key_smoothing=key_smoothing, prompt_denoising=prompt_denoising)
@@ -268,7 +270,9 @@ def load_weights(loader: Any, path_or_hub_id: str, kind: str, example: str) -> A
     if folder.exists() and not (folder / "config.json").is_file():
         raise InputError(f"{folder} is no {kind} model folder: it has no config.json")
     try:
-        return loader.from_pretrained(path_or_hub_id, dtype=torch.float32)
+        return load_model(loader, path_or_hub_id, dtype=torch.float32)
+    except InputError:
+        raise
     except Exception as error:  # broken files raise safetensors', torch's and json's own errors, too
         raise InputError(
             f"no {kind} weights at {path_or_hub_id!r}: give a local folder with config.json and model.safetensors, "
@@ -288,7 +292,18 @@ def read_pixel_statistics(
     except OSError as error:
         if (Path(path_or_hub_id) / "preprocessor_config.json").exists():
             raise InputError(f"the preprocessor_config.json of {path_or_hub_id!r} cannot be read") from error
-    return tuple(settings.get("image_mean", mean)), tuple(settings.get("image_std", std))
+    means, deviations = settings.get("image_mean", mean), settings.get("image_std", std)
+    if not (_are_three(means) and _are_three(deviations) and min(deviations) > 0):
+        raise InputError(
+            f"image_mean and image_std of {path_or_hub_id!r} must be three numbers each, the latter positive, got "
+            f"{means!r} and {deviations!r}"
+        )
+    return tuple(means), tuple(deviations)
+
+
+def _are_three(values: Any) -> bool:
+    is_list = isinstance(values, list | tuple) and len(values) == 3
+    return is_list and all(isinstance(value, int | float) and math.isfinite(value) for value in values)
 
 
 def check_grid(pixels_B3HW: Tensor, patch_px: int) -> tuple[int, int]:

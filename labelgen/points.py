@@ -4,12 +4,14 @@ import csv
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
+from labelgen.files import read_csv
 from labelgen.images import image_size
-from labelgen.samples import ClassSet, InputError, Sample
+from labelgen.samples import FORMULA_SIGNS, ClassSet, InputError, Sample, is_whole_number
 
 COLUMNS = ("image", "x", "y", "class")
+HERE = "./"
 
 
 class Point(NamedTuple):
@@ -44,15 +46,9 @@ def parse_points(path: str | Path, classes: ClassSet) -> list[Point | InputError
     Raises InputError where no line can be read: no such file, another first line, no line after it.
     """
     try:
-        with Path(path).open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            if not set(COLUMNS) <= set(reader.fieldnames or ()):
-                raise InputError(f"{path} must begin with the line '{','.join(COLUMNS)}'")
-            lines = [_point(f"{path}, line {reader.line_num}", row, classes) for row in reader]
+        lines = [_point(f"{path}, line {number}", row, classes) for number, row in read_csv(path, COLUMNS)]
     except (FileNotFoundError, IsADirectoryError) as error:
         raise InputError(f"no points file {path}; 'carbseg points page' helps to make one") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text; save it as UTF-8") from error
     if not lines:
         raise InputError(f"{path} holds no point; give one line a class, such as a.jpg,120,80,{classes.names[0]}")
     return lines
@@ -60,7 +56,8 @@ def parse_points(path: str | Path, classes: ClassSet) -> list[Point | InputError
 
 def _point(where: str, row: dict[str, str | None], classes: ClassSet) -> Point | InputError:
     image, x, y, name = ((row[column] or "").strip() for column in COLUMNS)
-    if not (image and x.isdecimal() and y.isdecimal()):
+    image = image.removeprefix(HERE)
+    if not (image and is_whole_number(x) and is_whole_number(y)):
         return InputError(f"{where}: an image and its pixel's x and y, from 0, are needed, got {image!r}, {x!r}, {y!r}")
     if name not in classes.names:
         return InputError(f"{where}: unknown class {name!r}; known: {', '.join(classes.names)}")
@@ -70,10 +67,18 @@ def _point(where: str, row: dict[str, str | None], classes: ClassSet) -> Point |
 def as_csv(points: Sequence[Point], classes: ClassSet) -> str:
     """The text of a file that `read_points` reads."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    # csv quotes no carriage return of its own accord, and cannot read one that is not quoted.
+    has_returns = any("\r" in point.image for point in points)
+    quoting: Literal[0, 2] = csv.QUOTE_NONNUMERIC if has_returns else csv.QUOTE_MINIMAL
+    writer = csv.writer(text, lineterminator="\n", quoting=quoting)
     writer.writerow(COLUMNS)
-    writer.writerows((point.image, point.x, point.y, classes.names[point.train_id]) for point in points)
+    writer.writerows((_no_formula(point.image), point.x, point.y, classes.names[point.train_id]) for point in points)
     return text.getvalue()
+
+
+def _no_formula(image: str) -> str:
+    """The file's name in another form where a spreadsheet would take it for a formula; no class is called like one."""
+    return HERE + image if image.startswith((*FORMULA_SIGNS, HERE)) else image
 
 
 def locate(points: Sequence[Point], samples: Sequence[Sample]) -> dict[str, list[Point]]:

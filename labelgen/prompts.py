@@ -3,7 +3,6 @@
 Shapes: C classes, P sentences, D embedding.
 """
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from labelgen.files import TOML_BYTES, read_text, read_toml
 from labelgen.samples import ClassSet, InputError
 
 # Short and plain: what a caption of a photo of a street might say.
@@ -62,7 +62,10 @@ def read_templates(path: str | Path) -> tuple[str, ...]:
 
     Raises InputError for a file without templates or a line without exactly one {}.
     """
-    lines = [line.strip() for line in _read(path).splitlines()]
+    try:
+        lines = [line.strip() for line in read_text(path, TOML_BYTES).splitlines()]
+    except FileNotFoundError as error:
+        raise InputError(f"no file {path} of templates") from error
     templates = tuple(line for line in lines if line and not line.startswith("#"))
     for template in templates:
         if template.count("{}") != 1 or template.count("{") + template.count("}") != 2:
@@ -78,9 +81,9 @@ def read_prompts(path: str | Path, classes: ClassSet) -> ClassSet:
     Classes that the file leaves out keep theirs. Raises InputError for an unknown class or an empty list.
     """
     try:
-        tree = tomllib.loads(_read(path))
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{path} is no valid TOML: {error}") from error
+        tree = read_toml(path)
+    except FileNotFoundError as error:
+        raise InputError(f"no file {path} of prompts") from error
     for name, synonyms in tree.items():
         if name not in classes.names:
             raise InputError(f"{path}: unknown class {name!r}; known: {', '.join(classes.names)}")
@@ -88,15 +91,6 @@ def read_prompts(path: str | Path, classes: ClassSet) -> ClassSet:
             raise InputError(f"{path}: {name} needs a list of names, such as ['traffic sign'], got {synonyms!r}")
     pairs = zip(classes.names, classes.prompts, strict=True)
     return replace(classes, prompts=tuple(tuple(tree.get(name, given)) for name, given in pairs))
-
-
-def _read(path: str | Path) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise InputError(f"no file {path} of templates or prompts") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text") from error
 
 
 def sentences(names: Sequence[Sequence[str]], templates: Sequence[str] = TEMPLATES) -> list[list[str]]:

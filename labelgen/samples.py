@@ -1,9 +1,11 @@
 """Sample, ClassSet and InputError: the vocabulary that every stage shares."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypedDict
 
 IGNORE_INDEX = 255  # the train id of pixels that count for nothing
+FORMULA_SIGNS = ("=", "+", "-", "@")  # a spreadsheet takes a cell that begins like this for a formula
 
 
 class InputError(ValueError):
@@ -22,6 +24,19 @@ class Sample(TypedDict):
     image_path: str
     label_path: str | None
     image_labels: list[int] | None
+
+
+def is_whole_number(text: str) -> bool:
+    """Whether somebody typed a number from 0 that fits a computer."""
+    return text.isdecimal() and len(text) <= 18  # int() refuses thousands of digits
+
+
+def require_class_names(names: Iterable[str]) -> None:
+    """Raise InputError for a name that is not printable, or a formula: names go to terminals and spreadsheets."""
+    bad = next((name for name in names if not name.isprintable() or name.startswith(FORMULA_SIGNS)), None)
+    if bad is not None:
+        signs = " ".join(FORMULA_SIGNS)
+        raise InputError(f"a class name holds no control characters and begins with none of {signs}, got {bad!r}")
 
 
 @dataclass(frozen=True)
@@ -45,6 +60,7 @@ class ClassSet:
             )
         if self.categories and len(self.categories) != len(self.names):
             raise InputError(f"a class set needs one category a class or none at all, got {len(self.categories)}")
+        require_class_names(self.names)
 
     def __len__(self) -> int:
         return len(self.names)

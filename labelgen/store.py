@@ -22,7 +22,7 @@ from zarr.core.sync import sync
 
 from labelgen.chunks import Chunks
 from labelgen.codec import checksum, decode, encode
-from labelgen.images import resize_logits
+from labelgen.images import MAX_PIXELS, resize_logits
 from labelgen.layout import (
     BEGUN_WITH,
     CHECKSUM,
@@ -43,7 +43,7 @@ from labelgen.layout import (
     open_group,
 )
 from labelgen.prompts import Sentence, choose, class_weights
-from labelgen.samples import InputError
+from labelgen.samples import InputError, require_class_names
 from labelgen.views import Box, merge, to_mask
 
 VERIFY = "'carbseg labels verify' says what to make again"
@@ -90,14 +90,34 @@ class PseudoLabelStore:
         self._chunks: dict[str, Chunks] = {}
         self._attributes: dict[str, Any] = dict(group.attrs)
         self._is_old = self._attributes["schema"] != SCHEMA
-        self.provenance: dict[str, Any] = self._attributes["provenance"]
-        self.class_names: list[str] = list(self.provenance["classes"]["names"])
-        self.images_per_shard = int(self._attributes["images_per_shard"])
-        self.labels_digest: str = self._attributes.get("labels_digest", "")
-        self.sentences = [Sentence(**fields) for fields in self._attributes["sentences"]]
+        try:
+            self.provenance: dict[str, Any] = self._attributes["provenance"]
+            self.class_names: list[str] = list(self.provenance["classes"]["names"])
+            self.images_per_shard = int(self._attributes["images_per_shard"])
+            self.labels_digest: str = self._attributes.get("labels_digest", "")
+            self.sentences = [Sentence(**fields) for fields in self._attributes["sentences"]]
+            self._require_consistent()
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+            raise InputError(f"{path} says of itself what cannot be ({error}); delete it, or get it again") from error
         self._chosen = list(range(len(self.sentences)))
         self._tables = lru_cache(-(-TABLES_OF // self.images_per_shard))(self._read_tables)
         self._index = lru_cache(INDEXED // IDS_A_CHUNK)(self._read_index)
+
+    def _require_consistent(self) -> None:
+        """Raise an error of some kind for attributes that do not fit one another or the arrays."""
+        marker, classes = self._array(MARKER), self._array("text_vectors").shape[0]
+        (rows,), (in_file,) = marker.shape, marker.shards or marker.chunks
+        if not (self.images_per_shard == in_file and 0 < len(self) <= rows):
+            said = f"{len(self)} images, {self.images_per_shard} a shard"
+            raise ValueError(f"{said}, in {rows} rows, {in_file} a file")
+        require_class_names(self.class_names)
+        colours = self.provenance["classes"].get("palette", [(0, 0, 0)] * classes)
+        if len(self.class_names) != classes or np.array(colours, np.uint8).shape != (classes, 3):
+            raise ValueError(f"{len(self.class_names)} names and {len(colours)} colours of {classes} classes")
+        if not all(isinstance(self.provenance.get(part, {}), dict) for part in ("labels", "engine", "image_labels")):
+            raise ValueError("labels, engine and image_labels must be tables")
+        if not {sentence.class_id for sentence in self.sentences} <= set(range(classes)):
+            raise ValueError("sentences of other classes")
 
     @classmethod
     def open(cls, path: str | Path, *, writable: bool = False) -> Self:
@@ -292,6 +312,8 @@ class PseudoLabelStore:
 
     def _decoded(self, stored_Thw: NDArray[Any], value_range: NDArray[np.float32]) -> NDArray[np.float32]:
         """(C, h, w) float32 logits of the classes. Raises InputError for a map that is gone."""
+        if np.isinf(stored_Thw).any():
+            raise InputError(f"logits in {self.path} are infinite; delete it, or get it again")
         # Where a file is gone, zarr gives zeros and says nothing.
         if not stored_Thw.any() and value_range[1] > value_range[0]:
             raise InputError(f"logits in {self.path} are gone; {VERIFY}")
@@ -406,7 +428,24 @@ class PseudoLabelStore:
         rows = slice(shard * self.images_per_shard, (shard + 1) * self.images_per_shard)
         if self._is_old:
             return self._views_of_schema_2(rows), self.read(LABELS, rows)
-        return self._chunk(VIEWS, shard), self._chunk(LABELS, shard)
+        views = self._chunk(VIEWS, shard)
+        self._require_inside(views)
+        return views, self._chunk(LABELS, shard)
+
+    def _require_inside(self, views_SVF: NDArray[np.float32]) -> None:
+        """Raise InputError for views that reach out of their images, or grids out of their arrays."""
+        is_view = ~(views_SVF[..., 2] <= 0)  # else none, or gone
+        y0, x0, y1, x1 = np.moveaxis(views_SVF[..., BOX], -1, 0)
+        height, width = y1[:, :1], x1[:, :1]  # the first view is the whole image
+        largest_V2 = np.array([self._array(f"global_logits_{k}").shape[2:] for k in range(self._global_zooms)])
+        if "local" in self.mask_views:
+            local = self._array(LOCAL_LOGITS).shape
+            largest_V2 = np.concatenate([largest_V2, [local[3:]] * local[1]])
+        fits = np.isfinite(views_SVF).all(-1) & (y0 >= 0) & (x0 >= 0) & (y0 < y1) & (x0 < x1)
+        fits &= (y1 <= height) & (x1 <= width) & (height * width <= MAX_PIXELS)
+        fits &= ((views_SVF[..., GRID] >= 1) & (views_SVF[..., GRID] <= largest_V2)).all(-1)
+        if not fits[is_view].all():
+            raise InputError(f"{VIEWS} in {self.path} reach out of their images or arrays; {VERIFY}")
 
     def _views_of_schema_2(self, rows: slice) -> NDArray[np.float32]:
         """What schema 2 kept in an array for each field or two."""

@@ -19,6 +19,7 @@ from torch import Tensor
 from labelgen.engines.hub import load_processor, load_tokenizer
 from labelgen.images import read_image, resize_image
 from labelgen.maskclip import digest_weights, load_weights
+from labelgen.pretrained import NO_CODE
 from labelgen.prompts import TEMPLATES, sentences
 from labelgen.samples import ClassSet, InputError, Sample
 
@@ -81,7 +82,9 @@ class Tagger:
         """
         from transformers import AutoImageProcessor
 
-        model = load_weights(_Loader, config.model, SETTING, EXAMPLE).eval().requires_grad_(False).to(device)
+        model = (
+            load_weights(_loader(config.model), config.model, SETTING, EXAMPLE).eval().requires_grad_(False).to(device)
+        )
         kind, unknown = model.config.model_type, list[str]()
         if _has_labels(model.config):
             is_of_LC = meant(list(model.config.id2label.values()), classes)
@@ -153,16 +156,15 @@ def views(image_HW3: NDArray[np.uint8], crops: int, side_px: int) -> list[NDArra
     return [resize_image(view_HW3, side_px, side_px) for view_HW3 in (image_HW3, *tiles)]
 
 
-class _Loader:
-    """Loads a classifier with labels of its own, or one that is asked by words, as a folder's config.json says."""
+def _loader(source: str) -> Any:
+    """Of a classifier with labels of its own, or of one that is asked by words, as a folder's config.json says."""
+    from transformers import AutoConfig, AutoModelForImageClassification, AutoModelForZeroShotImageClassification
 
-    @staticmethod
-    def from_pretrained(path_or_hub_id: str, **options: Any) -> Any:
-        from transformers import AutoConfig, AutoModelForImageClassification, AutoModelForZeroShotImageClassification
-
-        has_labels = _has_labels(AutoConfig.from_pretrained(path_or_hub_id, trust_remote_code=False))
-        loader: Any = AutoModelForImageClassification if has_labels else AutoModelForZeroShotImageClassification
-        return loader.from_pretrained(path_or_hub_id, **options | {"use_safetensors": True, "trust_remote_code": False})
+    try:
+        has_labels = _has_labels(AutoConfig.from_pretrained(source, **NO_CODE))
+    except Exception:  # who loads the weights says what is wrong
+        has_labels = True
+    return AutoModelForImageClassification if has_labels else AutoModelForZeroShotImageClassification
 
 
 def _has_labels(config: Any) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from labelgen.images import resize_logits
+from labelgen.images import require_size, resize_logits
 from labelgen.samples import IGNORE_INDEX, InputError
 
 Box = tuple[int, int, int, int]
@@ -54,10 +54,16 @@ class View:
     zoom: float
 
     def grid(self, patch_px: int) -> tuple[int, int]:
-        """(h, w) patches that cover the resized box: a side is stretched up to the next multiple of the patch."""
+        """(h, w) patches that cover the resized box: a side is stretched up to the next multiple of the patch.
+
+        Raises InputError where that are more than MAX_PIXELS.
+        """
         y0, x0, y1, x1 = self.box
         # The tolerance keeps 1.1 * 160 / 16 = 11.000000000000002 at 11.
-        return tuple(math.ceil(side * self.zoom / patch_px - 1e-6) for side in (y1 - y0, x1 - x0))  # type: ignore[return-value]
+        h, w = (math.ceil(side * self.zoom / patch_px - 1e-6) for side in (y1 - y0, x1 - x0))
+        asked = f"{y1 - y0} x {x1 - x0} pixels, zoomed by {self.zoom:g} (labels.views.global_zooms, local_zooms), are"
+        require_size(h * patch_px, w * patch_px, asked)
+        return h, w
 
 
 def global_views(config: ViewConfig, height: int, width: int) -> list[View]:

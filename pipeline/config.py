@@ -14,6 +14,7 @@ from labelgen.clr import IterateConfig
 from labelgen.engines.fusion import FusionConfig
 from labelgen.engines.regions import RegionConfig
 from labelgen.engines.table import EngineSettings
+from labelgen.files import read_toml
 from labelgen.generate import LabelConfig
 from labelgen.samples import InputError
 from labelgen.tagger import TaggerConfig
@@ -26,6 +27,7 @@ from segtrain.model import StudentConfig
 PRESETS = Path(__file__).parent / "presets"
 # Other names of settings.
 SHORT = {("labels", "proxy"): ("proxyclip", "proxy"), ("labels", "regions"): ("regions", "source")}
+MOST = 1e12  # of any number; NaN and infinity are none
 T = TypeVar("T")
 
 
@@ -100,6 +102,8 @@ def _convert(value: Any, hint: Any, name: str) -> Any:
         if arguments[-1] is not Ellipsis and len(arguments) != len(value):
             raise InputError(f"{name} needs {len(arguments)} values, got {value!r}")
         return tuple(_convert(item, arguments[0], name) for item in value)
+    if type(value) in (int, float) and not abs(value) <= MOST:
+        raise InputError(f"{name} must be a number between {-MOST:g} and {MOST:g}, got {value}")
     if hint is float and type(value) is int:
         return float(value)
     if type(value) is not hint:
@@ -110,13 +114,9 @@ def _convert(value: Any, hint: Any, name: str) -> Any:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return read_toml(path)
     except FileNotFoundError as error:
         raise InputError(f"no configuration file {path}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text") from error
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{path} is no valid TOML: {error}") from error
 
 
 def _parse_setting(setting: str) -> dict[str, Any]:
@@ -125,7 +125,7 @@ def _parse_setting(setting: str) -> dict[str, Any]:
         raise InputError(f"--set takes NAME=VALUE, such as train.steps=100, got {setting!r}")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         value = text  # a bare word is a string
     for name in reversed(key.split(".")):
         value = {name: value}

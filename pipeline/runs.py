@@ -1,6 +1,7 @@
 """The folder of a run: what it was made with, its log, and files that are whole or not there."""
 
 import json
+import os
 import platform
 import shlex
 import sys
@@ -11,7 +12,17 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from labelgen.samples import InputError
+
 PACKAGES = ("carbseg", "torch", "transformers", "accelerate", "datasets", "numpy", "opencv-python", "zarr")
+
+
+def require_folder(path: Path) -> None:
+    """Raise InputError where no folder can be made: a file, or a link that leads nowhere, is there or above it."""
+    there = next((place for place in (path, *path.parents) if os.path.lexists(place)), None)
+    if there is not None and not there.is_dir():
+        what = "a file" if there.is_file() else "no folder"
+        raise InputError(f"{there} is {what}; choose another OUT (--out), for a folder")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -6,7 +6,6 @@
 import json
 import os
 import statistics
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from labelgen.files import read_toml
 from labelgen.images import image_size
 from labelgen.samples import InputError
 from pipeline.datasets import DatasetSpec
@@ -159,6 +159,6 @@ def read_kept(out: Path) -> Tree | None:
     if not path.is_file():
         return None
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        return read_toml(path)
+    except InputError as error:
         raise InputError(f"{path} cannot be read ({error}); mend it, or delete it to get a new suggestion") from error

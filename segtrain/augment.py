@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from labelgen.images import bilinear_weights
+from labelgen.images import bilinear_weights, require_size
 from labelgen.samples import InputError
 from labelgen.views import Box
 
@@ -29,6 +29,7 @@ class AugmentConfig:
             raise InputError(
                 f"augment.crop_height and crop_width must be positive, got {self.crop_height} x {self.crop_width}"
             )
+        require_size(self.crop_height, self.crop_width, "augment.crop_height and crop_width are")
         if not 0 < self.scales[0] <= self.scales[1]:
             raise InputError(f"augment.scales must be a range of positive factors, got {self.scales}")
         if not 0 <= self.flip <= 1:

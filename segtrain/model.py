@@ -17,11 +17,13 @@ from transformers import AutoConfig, AutoModelForSemanticSegmentation, Pretraine
 from transformers.modeling_outputs import SemanticSegmenterOutput
 
 from labelgen.backbones import RESNET_DEPTHS, DilatedResNet, LightBackbone, conv
-from labelgen.samples import ClassSet, InputError
+from labelgen.pretrained import load_model
+from labelgen.samples import IGNORE_INDEX, ClassSet, InputError
 from labelgen.training.checkpoints import whole_folder
 
 RGB = tuple[int, int, int]
 CARD = "README.md"
+WIDEST = 4096  # channels of a layer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +32,7 @@ class StudentConfig:
 
     model: str = ""  # a HF semantic segmentation model (folder or hub id) instead of all below, e.g. nvidia/mit-b0
     backbone: Literal["light", "resnet50", "resnet101"] = "light"
-    pretrained: str = ""  # ImageNet weights of a ResNet: HF folder or hub id, or a file with mmseg's names
+    pretrained: str = ""  # ImageNet weights of a ResNet: HF folder or hub id, or a safetensors file with mmseg's names
     deep_stem: bool = False  # ResNet-v1c, as mmseg's weights want it
     output_stride: Literal[8, 16] = 8  # of a ResNet's features: 8 (CARB), or 16 for a quarter of the places
     frozen_stages: int = 0  # 1 to 4: the stem and so many stages of a ResNet stay as ImageNet's weights have them
@@ -44,8 +46,8 @@ class StudentConfig:
             raise InputError(f"student.backbone must be light, {' or '.join(RESNET_DEPTHS)}, got {self.backbone!r}")
         if self.classifier not in ("text", "linear"):
             raise InputError(f"student.classifier must be text or linear, got {self.classifier!r}")
-        if min(self.width, *self.aspp[1], self.aspp[0]) < 1:
-            raise InputError("student.width, aspp_channels and aspp_rates must be positive")
+        if not 1 <= min(sizes := (self.width, *self.aspp[1], self.aspp[0])) <= max(sizes) <= WIDEST:
+            raise InputError(f"student.width, aspp_channels and aspp_rates must be positive, {WIDEST} at most")
         if self.backbone == "light" and (self.pretrained or self.output_stride != 8):
             name = "pretrained" if self.pretrained else "output_stride"
             raise InputError(f"student.{name} needs student.backbone=resnet50 or resnet101")
@@ -183,7 +185,9 @@ def build_student(settings: StudentConfig, classes: ClassSet, text_CD: Tensor) -
 
 def _hub_student(source: str, names: dict[str, Any], palette: Sequence[RGB]) -> PreTrainedModel:
     try:
-        model = AutoModelForSemanticSegmentation.from_pretrained(source, ignore_mismatched_sizes=True, **names)
+        model = load_model(AutoModelForSemanticSegmentation, source, ignore_mismatched_sizes=True, **names)
+    except InputError:
+        raise
     except Exception as error:  # missing and broken files raise errors of many kinds
         raise InputError(
             f"no semantic segmentation model at {source!r}: give a HF folder, or a hub id such as nvidia/mit-b0 on a "
@@ -220,8 +224,10 @@ tags: [carbseg, semantic-segmentation, weakly-supervised]
 # A carbseg student
 
 Trained on dense CLIP pseudo-labels and image-level labels, with CARB (Kim et al., AAAI 2024) where the run says so; no
-pixel labels. Classes: {", ".join(config["id2label"].values())}. Pixels: RGB in 0..1, normalised with ImageNet's mean
-(0.485, 0.456, 0.406) and deviation (0.229, 0.224, 0.225).
+pixel labels. Pixels: RGB in 0..1, normalised with ImageNet's mean (0.485, 0.456, 0.406) and deviation (0.229, 0.224,
+0.225). Classes:
+
+    {", ".join(config["id2label"].values())}
 
 ```python
 from segtrain.model import load_student
@@ -247,9 +253,18 @@ def load_student(folder: str | Path) -> PreTrainedModel:
     if not (Path(folder) / "config.json").is_file():
         raise InputError(f"no trained student in {folder}: train one with 'make train', or give a HF model folder")
     try:
-        student = AutoModelForSemanticSegmentation.from_pretrained(str(folder))
+        student = load_model(AutoModelForSemanticSegmentation, folder)
+        palette = palette_of(student)
+    except InputError:
+        raise
     except Exception as error:  # broken files raise json's, safetensors' and torch's own errors
         raise InputError(f"the student in {folder} cannot be read; train it again with 'make train'") from error
+    names, classes = len(student.config.id2label or {}), int(student.config.num_labels or 0)
+    if not names == classes == len(palette) or classes > IGNORE_INDEX:
+        raise InputError(
+            f"the student in {folder} has {classes} classes, {names} names and {len(palette)} colours; as many of each "
+            f"are needed, {IGNORE_INDEX} at most"
+        )
     return student.eval()  # type: ignore[no-any-return]
 
 

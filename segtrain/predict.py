@@ -3,6 +3,7 @@
 Shapes: C classes, H W pixels.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -27,7 +28,7 @@ class PredictConfig:
     overlap: float = 0.33  # share of a window that its neighbour covers as well
 
     def __post_init__(self) -> None:
-        if not self.scales or not min(self.scales) > 0:
+        if not self.scales or not all(0 < scale < math.inf for scale in self.scales):
             raise InputError(f"scales must be one or more positive factors, got {self.scales}")
         if self.window is not None and min(self.window) < 32:
             raise InputError(f"a window must have at least 32 x 32 pixels, got {self.window[0]} x {self.window[1]}")

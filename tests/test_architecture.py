@@ -15,9 +15,9 @@ ALLOWED = {
 # Inside a package, and inside each of its wings, a file imports only files that stand before it.
 ORDER = {
     "labelgen": [
-        *("samples", "images", "points", "superpixels", "clr", "prompts", "refine", "maskclip", "views"),
-        *("codec", "chunks", "layout", "store", "verify", "suspicion", "label", "backbones", "training", "engines"),
-        *("tagger", "generate", "probe"),
+        *("samples", "files", "images", "points", "superpixels", "clr", "prompts", "refine", "pretrained", "maskclip"),
+        *("views", "codec", "chunks", "layout", "store", "verify", "suspicion", "label", "backbones", "training"),
+        *("engines", "tagger", "generate", "probe"),
     ],
     "labelgen.training": ["order", "schedule", "processes", "checkpoints"],
     "evaluation": [

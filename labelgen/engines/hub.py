@@ -2,13 +2,14 @@
 
 from typing import Any
 
+from labelgen.pretrained import NO_CODE
 from labelgen.samples import InputError
 
 
 def load_processor(loader: Any, path_or_hub_id: str, kind: str, *parts: str) -> Any:
     """A processor by a HF class such as AutoProcessor, with the named parts. Raises InputError where one is missing."""
     try:
-        processor = loader.from_pretrained(path_or_hub_id)
+        processor = loader.from_pretrained(path_or_hub_id, **NO_CODE)
     except Exception as error:  # transformers raises OSError, ValueError, KeyError and others
         raise _incomplete(path_or_hub_id, kind) from error
     if not all(getattr(processor, part, None) for part in parts):

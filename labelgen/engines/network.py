@@ -16,6 +16,7 @@ from transformers.modeling_outputs import SemanticSegmenterOutput
 
 from labelgen.backbones import RESNET_DEPTHS, DilatedResNet, LightBackbone
 from labelgen.images import IMAGENET_MEAN, IMAGENET_STD, normalise, resize_image
+from labelgen.pretrained import load_model
 from labelgen.samples import InputError
 
 STRIDE: dict[str, Literal[8, 16]] = {"light": 8, "resnet50": 16, "resnet101": 16}
@@ -85,10 +86,10 @@ class CamNetwork(PreTrainedModel):  # type: ignore[no-untyped-call]
 def load_network(folder: str | Path) -> CamNetwork:
     """A fitted network, in evaluation mode. Raises InputError for a folder that cannot be read."""
     try:
-        network = CamNetwork.from_pretrained(str(folder))
+        network = load_model(CamNetwork, folder)
     except Exception as error:  # broken files raise json's, safetensors' and torch's own errors
         raise InputError(f"the fitted network in {folder} cannot be read; delete that folder to fit it anew") from error
-    return network.eval()  # type: ignore[no-any-return, no-untyped-call]
+    return network.eval()  # type: ignore[no-any-return]
 
 
 @torch.inference_mode()

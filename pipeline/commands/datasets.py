@@ -8,6 +8,7 @@ import click
 
 from labelgen.samples import InputError
 from pipeline.commands.options import run_options
+from pipeline.names import printable
 
 if TYPE_CHECKING:
     from pipeline.datasets.check import Report
@@ -37,10 +38,12 @@ def draw_toy(root: Path) -> None:
 
 
 def _draw_toy(root: Path) -> None:
+    from pipeline.runs import require_folder
     from pipeline.stages.run import draw_toy as draw
 
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise InputError(f"{root} exists already; choose another folder")
+    require_folder(root)
     draw(root)  # renames its own folder over an empty one
     click.echo(f"toy scenes in {root}")
 
@@ -157,6 +160,6 @@ def _show(report: "Report", what: str) -> None:
         click.echo("\n".join(f"{name:16} {count:>7} images" for name, count in report.shown.items()))
     click.echo()
     for finding in report.findings:
-        click.echo(f"{finding.level}: {finding.what}\n    {finding.hint}")
+        click.echo(printable(f"{finding.level}: {finding.what}\n    {finding.hint}"))
     if not report.findings:
         click.echo("nothing to complain about")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.commands.options import DefaultCommand, run_options
+from pipeline.names import printable
 
 if TYPE_CHECKING:
     from pipeline.stages.run import Run
@@ -44,7 +45,7 @@ def _compare(ctx: click.Context, _: click.Parameter, runs: tuple[Path, Path] | N
         return
     from pipeline.stages.comparing import compare_runs
 
-    click.echo(compare_runs(*runs))
+    click.echo(printable(compare_runs(*runs)))
     ctx.exit()
 
 
@@ -91,9 +92,9 @@ def show(out: Path, metrics: dict[str, Any], page: Path | None = None) -> None:
 
     rows = metrics["rows"]
     click.echo(f"\nIoU in percent on {metrics['images']} images of {metrics['dataset']} {metrics['split']}")
-    click.echo(markdown_table(rows, metrics["classes"]["names"]))
+    click.echo(printable(markdown_table(rows, metrics["classes"]["names"])))
     click.echo("\nMeans")
-    click.echo(markdown_summary(rows))
+    click.echo(printable(markdown_summary(rows)))
     click.echo(f"\nscores in {out / 'metrics.json'}, .md and .csv, pictures in {out / 'panels'}")
     if page is not None:
         click.echo(f"open {page} in a browser ({page.stat().st_size / 1e6:.1f} MB)")

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from labelgen.samples import InputError
+from labelgen.samples import InputError, is_whole_number
 from pipeline.commands.options import DefaultCommand, run_options
+from pipeline.names import printable
 
 if TYPE_CHECKING:
     from pipeline.stages.run import Run
@@ -44,7 +45,7 @@ def info(store: str) -> None:
     for name, count in zip(opened.class_names, opened.image_labels.sum(0), strict=True):
         click.echo(f"  {name:16} in {count} images")
     about = {key: value for key, value in opened.provenance.items() if key != "classes"}
-    click.echo(json.dumps(about, indent=1, ensure_ascii=False))
+    click.echo(printable(json.dumps(about, indent=1, ensure_ascii=False)))
 
 
 @labels.command()
@@ -61,7 +62,7 @@ def verify(store: str, redo: bool) -> None:
         damages = check(opened, bar.update)
     for damage in damages:
         names = [opened.image_ids[row] for row in damage.rows]
-        click.echo(f"{names[0]} ... {names[-1]} ({len(names)} images): {damage.reason}")
+        click.echo(printable(f"{names[0]} ... {names[-1]} ({len(names)} images): {damage.reason}"))
         if redo:
             opened.forget(damage.rows)
     missing = len(opened) - int(opened.is_written().sum())
@@ -179,6 +180,6 @@ def views(run: "Run", image: Path, show: str | None, file: Path) -> None:
 def _part(text: str) -> tuple[int, int]:
     """(i, n) of "i/n"."""
     index, slash, count = text.partition("/")
-    if not (slash and index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
+    if not (slash and is_whole_number(index) and is_whole_number(count) and 1 <= int(index) <= int(count)):
         raise InputError(f"--shard takes I/N with 1 <= I <= N, such as 2/8, got {text!r}")
     return int(index), int(count)

@@ -11,6 +11,7 @@ import click
 
 from labelgen.samples import InputError
 from pipeline.commands.options import run_options
+from pipeline.names import printable
 
 if TYPE_CHECKING:
     from labelgen.store import PseudoLabelStore
@@ -75,7 +76,7 @@ def suspicious(where: str, split: str | None, top: int, form: str | None) -> Non
         csv.writer(text, lineterminator="\n").writerows([header, *rows])
         click.echo(text.getvalue().encode(errors="backslashreplace"), nl=False)
     else:
-        click.echo(_table([header, *((*map(_printable, row[:3]), f"{row[3]:.4f}") for row in rows)]))
+        click.echo(_table([header, *((*map(_on_one_line, row[:3]), f"{row[3]:.4f}") for row in rows)]))
 
 
 def _store(where: str, split: str | None) -> "PseudoLabelStore":
@@ -100,6 +101,5 @@ def _table(lines: Sequence[Sequence[str]]) -> str:
     return "\n".join(line.rstrip() for line in cells)
 
 
-def _printable(text: str) -> str:
-    """Line breaks, escape sequences of terminals, bytes that are no UTF-8: as Python writes them."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+def _on_one_line(text: str) -> str:
+    return printable(text).replace("\n", "\\n")

@@ -10,7 +10,8 @@ from typing import Literal
 
 import numpy as np
 
-from labelgen.images import read_image
+from labelgen.files import read_bytes
+from labelgen.images import MAX_BYTES, read_image
 from labelgen.points import Point, locate, parse_points
 from labelgen.samples import IGNORE_INDEX, InputError, Sample
 from pipeline.datasets.layouts import TRAIN_SPLIT, Item
@@ -123,7 +124,7 @@ def _look(spec: DatasetSpec, item: Item) -> _Look:
     seen = _Look()
     broken = "replace the file, or take the image out of the split"
     try:
-        seen.digest = hashlib.sha1(item.image.read_bytes(), usedforsecurity=False).hexdigest()
+        seen.digest = hashlib.sha1(read_bytes(item.image, MAX_BYTES), usedforsecurity=False).hexdigest()
         height, width, _ = read_image(item.image).shape
         seen.size = height, width
     except (InputError, OSError) as error:

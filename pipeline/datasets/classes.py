@@ -2,11 +2,11 @@
 
 import colorsys
 import itertools
-import tomllib
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from labelgen.files import read_toml
 from labelgen.samples import IGNORE_INDEX, ClassSet, InputError
 
 RGB = tuple[int, int, int]
@@ -158,10 +158,7 @@ def read_classes(path: Path) -> ClassSet:
 
     [[classes]] tables say the same. Missing colours are made up. Raises InputError.
     """
-    try:
-        entries = tomllib.loads(path.read_text(encoding="utf-8")).get("classes")
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is no valid TOML: {error}") from error
+    entries = read_toml(path).get("classes")
     if not isinstance(entries, list) or not 1 <= len(entries) < IGNORE_INDEX:
         raise InputError(f'{path} must list 1 to {IGNORE_INDEX - 1} classes, such as classes = ["sky", "road", "car"]')
     tables = [_class_table(path, entry) for entry in entries]

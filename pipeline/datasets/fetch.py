@@ -1,21 +1,24 @@
 """Fetching a public copy of a data set: download that resumes, safe unpacking, counted, and renamed into place."""
 
 import errno
+import gzip
 import hashlib
 import shutil
 import tarfile
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path, PurePosixPath
 
 from labelgen.samples import InputError
 from pipeline.datasets.layouts import images_in
+from pipeline.runs import require_folder
 
 BLOCK = 1 << 20
+SWELLS = 20  # times the archive's size: the most that images and label maps, compressed as they are, may unpack to
 TIMEOUT_S = 60
 AGAIN = "give the same command again"
 OTHER_COPY = "give the address of another copy with --url"
@@ -47,6 +50,7 @@ def fetch(copy: PublicCopy, root: Path, on_bytes: OnBytes = lambda done, total: 
     """
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise InputError(f"{root} exists already, nothing was fetched; use it as DATA_ROOT, or choose another folder")
+    require_folder(root)
     root.parent.mkdir(parents=True, exist_ok=True)
     # Of another URL is another download.
     name = f"{root.name}-{hashlib.sha1(copy.url.encode(), usedforsecurity=False).hexdigest()[:8]}"
@@ -116,25 +120,51 @@ def _copy(
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpack a zip or tar archive into a new folder. Raises InputError for a broken one, or one that reaches out."""
+    """Unpack a zip or tar archive into a new folder.
+
+    Raises InputError for a broken one, and before anything is written for one that reaches out of its folder, holds
+    links or devices, or would become more than images ever do.
+    """
+    most = SWELLS * archive.stat().st_size + BLOCK
     try:
         if zipfile.is_zipfile(archive):
             with zipfile.ZipFile(archive) as packed:
-                _refuse_outside(packed.namelist())
-                packed.extractall(folder)
+                _require_sound(((entry.filename, entry.file_size) for entry in packed.infolist()), most)
+                packed.extractall(folder)  # links as plain files
         else:
             with tarfile.open(archive) as packed_tar:
-                _refuse_outside(packed_tar.getnames())
-                packed_tar.extractall(folder, filter="data")  # refuses links that lead out, devices and the like
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
-        raise InputError(f"the downloaded archive cannot be unpacked ({error}); {AGAIN}") from error
+                _require_sound(_plain_members(packed_tar), most)
+                packed_tar.extractall(folder, filter="data")
+    except gzip.BadGzipFile as error:  # an OSError
+        raise _broken(error) from error
+    except (InputError, OSError):
+        raise
+    except Exception as error:  # zipfile's, tarfile's, zlib's and lzma's own errors; RuntimeError for a locked zip
+        raise _broken(error) from error
 
 
-def _refuse_outside(names: list[str]) -> None:
-    for name in names:
+def _broken(why: object, advice: str = AGAIN) -> InputError:
+    return InputError(f"the downloaded archive cannot be unpacked ({why}); {advice}")
+
+
+def _plain_members(packed: tarfile.TarFile) -> Iterator[tuple[str, int]]:
+    """Name and size of each file and folder. Raises InputError for anything else: a data set has no use for it."""
+    for member in packed:
+        if not (member.isfile() or member.isdir()):
+            raise _broken(f"{member.name} is a link or a device", OTHER_COPY)
+        yield member.name, member.size
+
+
+def _require_sound(members: Iterable[tuple[str, int]], most: int) -> None:
+    """Names that stay inside, and a sum of sizes that is at most `most`; sizes are seen before bytes are unpacked."""
+    total = 0
+    for name, size in members:
         path = PurePosixPath(name.replace("\\", "/"))
-        if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
+        if path.is_absolute() or ".." in path.parts or ":" in name.partition("/")[0]:
             raise InputError(f"the archive would write outside its folder ({name}); do not use this copy")
+        total += size
+        if total > most:
+            raise InputError(f"the archive would swell to more than {most:,} bytes ({name}); do not use this copy")
 
 
 def _find(unpacked: Path, copy: PublicCopy) -> Path:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
 
-from labelgen.images import write_png
+from labelgen.files import read_bytes
+from labelgen.images import MAX_BYTES, open_image, write_png
 from labelgen.samples import ClassSet, InputError
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def _names_of(tags: Iterable[str | int], names: Sequence[str]) -> list[str]:
 
 
 def _bytes(stored: dict[str, Any]) -> bytes:
-    return stored["bytes"] if stored["bytes"] is not None else Path(stored["path"]).read_bytes()
+    return stored["bytes"] if stored["bytes"] is not None else read_bytes(stored["path"], MAX_BYTES)
 
 
 def _write_image(data: bytes, stem: Path) -> str:
@@ -142,7 +142,8 @@ def _write_image(data: bytes, stem: Path) -> str:
     suffix = next((suffix for start, suffix in SUFFIXES.items() if data.startswith(start)), None)
     path = stem.with_suffix(suffix or ".png")
     if suffix is None:
-        write_png(path, np.asarray(Image.open(BytesIO(data)).convert("RGB")))
+        with open_image(f"an image for {path.name}", BytesIO(data)) as image:
+            write_png(path, np.asarray(image.convert("RGB")))
         return path.name
     partial = path.with_name(path.name + ".partial")
     partial.write_bytes(data)
@@ -151,10 +152,10 @@ def _write_image(data: bytes, stem: Path) -> str:
 
 
 def _label_map(data: bytes, where: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    image = Image.open(BytesIO(data))
-    if image.mode not in ("L", "P"):
-        raise InputError(f"the label map of {where} must hold one 8-bit id a pixel (mode L or P), got {image.mode}")
-    return np.asarray(image, np.uint8)
+    with open_image(f"the label map of {where}", BytesIO(data)) as image:
+        if image.mode not in ("L", "P"):
+            raise InputError(f"the label map of {where} must hold one 8-bit id a pixel (mode L or P), got {image.mode}")
+        return np.asarray(image, np.uint8)
 
 
 def _add_labels(path: Path, shown: dict[str, list[str]]) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from labelgen.files import read_text
 from labelgen.samples import InputError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -57,10 +58,7 @@ def unique(images: list[Path]) -> list[Path]:
 
 def read_list(path: Path) -> list[str]:
     """The image ids of a list file: the stem of each line's first column, whatever folder it names."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text; save it as UTF-8") from error
+    lines = read_text(path).splitlines()
     stems = [Path(line.split()[0]).stem for line in lines if line.strip()]
     if not stems or len(set(stems)) < len(stems):
         raise InputError(f"{path} must name at least one image, and each image once")

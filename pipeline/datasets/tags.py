@@ -1,7 +1,5 @@
 """Image-level labels ("tags"): which classes an image shows, from pixel labels or from a CSV or JSON file."""
 
-import csv
-import json
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from labelgen.files import read_csv, read_json
 from labelgen.samples import IGNORE_INDEX, ClassSet, InputError
 from pipeline.names import look_up
 
@@ -73,10 +72,7 @@ def read_tags(path: Path, classes: ClassSet) -> dict[str, list[int]]:
     """
     if not path.is_file():
         raise InputError(f"no labels file {path}")
-    try:
-        rows = _read_csv(path, classes) if path.suffix.lower() == ".csv" else _read_json(path)
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text; save it as UTF-8") from error
+    rows = _read_csv(path, classes) if path.suffix.lower() == ".csv" else _read_json(path)
     tags: dict[str, list[int]] = {}
     train_ids = {name: i for i, name in enumerate(classes.names)}
     for name_as_written, names in rows:
@@ -93,15 +89,13 @@ def as_typed(name: str) -> str:
 
 
 def _read_csv(path: Path, classes: ClassSet) -> list[tuple[str, list[str]]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        if not {"image", "labels"} <= set(reader.fieldnames or ()):
-            raise InputError(f"{path} must begin with the line 'image,labels'")
-        rows = list(reader)
-    for row in rows:
+    rows = []
+    for _, row in read_csv(path, ("image", "labels")):
         if None in row:  # what follows a second comma
             raise InputError(f"{path}: separate the classes of {row['image']} with ';', not with ','")
-    return [(row["image"], _split_names(row["labels"] or "", classes)) for row in rows if row["image"]]
+        if row["image"]:
+            rows.append((row["image"], _split_names(row["labels"] or "", classes)))
+    return rows
 
 
 def _split_names(text: str, classes: ClassSet) -> list[str]:
@@ -111,11 +105,8 @@ def _split_names(text: str, classes: ClassSet) -> list[str]:
 
 
 def _read_json(path: Path) -> list[tuple[str, list[str]]]:
-    try:
-        # Pairs, not a dict: json keeps the last of two equal keys and says nothing.
-        pairs = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=list)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path} is no valid JSON: {error}") from error
+    # Pairs, not a dict: json keeps the last of two equal keys and says nothing.
+    pairs = read_json(path, object_pairs_hook=list)
     shape = 'an object such as {"a.jpg": ["road", "car"]}'
     if not isinstance(pairs, list) or not all(isinstance(pair, tuple) for pair in pairs):
         raise InputError(f"{path} must hold {shape}")

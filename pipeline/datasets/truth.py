@@ -10,10 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
-from labelgen.images import read_image, read_label_map
-from labelgen.samples import IGNORE_INDEX
+from labelgen.images import open_image, read_image, read_label_map
+from labelgen.samples import IGNORE_INDEX, InputError
 from pipeline.datasets.classes import RGB
 
 
@@ -75,7 +74,7 @@ def _packed(colour: RGB) -> int:
 def _is_colour(path: str | Path) -> bool:
     """From the file's header; a broken file is left for the reader to complain about."""
     try:
-        with Image.open(path) as image:
+        with Path(path).open("rb") as file, open_image(path, file) as image:
             return image.mode in ("RGB", "RGBA", "P")
-    except UnidentifiedImageError:
+    except InputError:
         return False

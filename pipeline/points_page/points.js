@@ -40,10 +40,12 @@ function undo() {
 }
 
 function asCsv() {
+  // "./" keeps spreadsheets from taking a name for a formula; read_points() takes it away.
+  const plain = (name) => (/^([=+\-@]|\.\/)/.test(name) ? `./${name}` : name);
   const quoted = (text) => (/[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
   const ordered = [...state.points].sort((a, b) => a.trainId - b.trainId);
   const lines = ordered.map(({ image, x, y, trainId }) =>
-    `${quoted(images[image].name)},${x},${y},${quoted(names[trainId])}`);
+    `${quoted(plain(images[image].name))},${x},${y},${quoted(names[trainId])}`);
   return ["image,x,y,class", ...lines, ""].join("\n");
 }
 

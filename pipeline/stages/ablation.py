@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from evaluation.comparison import Difference, compare_pairs
+from evaluation.tables import in_cell
 from evaluation.tally import Tally
 from pipeline.datasets.layouts import TRAIN_SPLIT
 from pipeline.runs import write_json, write_text
@@ -54,7 +55,7 @@ def as_markdown(result: dict[str, Any]) -> str:
     """One line a row: mean mIoU, its standard deviation over seeds, and the mean IoU of each class."""
     classes = list(next(iter(result["rows"].values()))["iou"])
     lines = [
-        "| | mIoU | sd | " + " | ".join(classes) + " |",
+        "| | mIoU | sd | " + " | ".join(map(in_cell, classes)) + " |",
         "|---|---|---|" + "---|" * len(classes),
     ]
     for name, row in result["rows"].items():

@@ -8,6 +8,7 @@ from typing import Any
 from zipfile import BadZipFile
 
 from evaluation.comparison import Difference, compare
+from evaluation.tables import in_cell
 from evaluation.tally import Tally, load_tallies
 from labelgen.samples import InputError
 from pipeline.stages.scoring import SCHEMA
@@ -95,7 +96,7 @@ def _line(name: str, a: float | None, b: float | None, difference: Difference) -
         return f"{'-' if value is None else f'{value:.1f}':>4}"
 
     if math.isnan(difference.value):
-        return f"| {name:12} | {cell(a)} | {cell(b)} | {'-':>9} | {'-':>13} |   |"
+        return f"| {in_cell(name):12} | {cell(a)} | {cell(b)} | {'-':>9} | {'-':>13} |   |"
     interval = "-" if math.isnan(difference.low) else f"{difference.low:+.1f} .. {difference.high:+.1f}"
     sure = "*" if difference.is_sure else " "
-    return f"| {name:12} | {cell(a)} | {cell(b)} | {difference.value:+9.1f} | {interval:>13} | {sure} |"
+    return f"| {in_cell(name):12} | {cell(a)} | {cell(b)} | {difference.value:+9.1f} | {interval:>13} | {sure} |"

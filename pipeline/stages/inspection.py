@@ -24,6 +24,7 @@ from pipeline.datasets import DatasetSpec
 from pipeline.datasets.classes import CITYSCAPES_ROWS
 from pipeline.datasets.tags import presence, present_classes
 from pipeline.names import look_up
+from pipeline.runs import require_folder
 
 if TYPE_CHECKING:
     import torch
@@ -143,6 +144,7 @@ def export_masks(
     255 stays ignore.
     """
     store.require_complete()
+    require_folder(folder)
     palette = [tuple(colour) for colour in store.provenance["classes"]["palette"]]
     table, colours = np.full(256, 255, np.uint8), [(0, 0, 0)] * 256
     for train_id, colour in enumerate(palette):
@@ -152,8 +154,9 @@ def export_masks(
         path = folder / name_of(image_id)
         if not path.resolve().is_relative_to(folder.resolve()):
             raise InputError(f"image id {image_id!r} leads out of {folder}; rename the image")
+        written_HW = table[store.mask(image_id, view)]
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_indexed_png(path, table[store.mask(image_id, view)], colours)
+        write_indexed_png(path, written_HW, colours)
         on_images(1)
     return len(store)
 

@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 from transformers import PreTrainedModel
 
-from labelgen.images import read_image, write_indexed_png
-from labelgen.samples import InputError, Sample
+from labelgen.images import read_image, require_size, write_indexed_png
+from labelgen.samples import InputError, Sample, is_whole_number
 from labelgen.store import PseudoLabelStore
 from pipeline.datasets.layouts import images_in
 from pipeline.names import look_up
 from pipeline.progress import progress
+from pipeline.runs import require_folder
 from pipeline.stages.inspection import cityscapes_ids
 from segtrain.model import palette_of
 from segtrain.predict import PredictConfig, predict
@@ -42,6 +43,7 @@ def predict_files(
     """Write the class map of each file into `out`. show: names of the only classes to be predicted; None: all."""
     if out.resolve() in {file.resolve().parent for file in files}:
         raise InputError(f"{out} holds the images themselves; choose another --out")
+    require_folder(out)
     names, palette = list((student.config.id2label or {}).values()), palette_of(student)
     by_name = {name: place for place, name in enumerate(names)}
     shown = None if show is None else [look_up(by_name, name, "class") for name in show]
@@ -51,11 +53,11 @@ def predict_files(
     for written, colour in zip(ids, palette, strict=True):
         colours[written] = colour
     suffix = "_pred_labelIds.png" if layout == "cityscapes" else ".png"
-    out.mkdir(parents=True, exist_ok=True)
     with progress(len(files), "predicting", "images") as bar:
         for file in files:
             classes_HW = predict(student, read_image(file), config, is_present_C)
             name = file.stem.removesuffix("_leftImg8bit") + suffix
+            out.mkdir(parents=True, exist_ok=True)
             write_indexed_png(out / name, np.array(ids, np.uint8)[classes_HW], colours)
             bar.update()
 
@@ -89,6 +91,7 @@ def parse_window(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     height, cross, width = text.partition("x")
-    if not (cross and height.isdecimal() and width.isdecimal()):
+    if not (cross and is_whole_number(height) and is_whole_number(width)):
         raise InputError(f"a size is HEIGHTxWIDTH, such as 512x1024, got {text!r}")
+    require_size(int(height), int(width), f"{text} is")
     return int(height), int(width)

@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from labelgen.layout import store_exists
+from labelgen.layout import location, store_exists
 from labelgen.samples import InputError, Sample
 from labelgen.store import PseudoLabelStore
 from pipeline.config import RunConfig, as_tree, load_config
 from pipeline.datasets import DatasetSpec, dataset
 from pipeline.datasets.layouts import TRAIN_SPLIT
 from pipeline.progress import progress
-from pipeline.runs import write_text
+from pipeline.runs import require_folder, write_text
 from pipeline.suggestion import KEPT, Tree, as_toml, look, read_kept, suggest
 
 if TYPE_CHECKING:
@@ -63,9 +63,9 @@ class Run:
         """
         as_folder = re.sub(r"[^\w.-]+", "-", name)  # of hf:PATH_OR_NAME
         folder = Path(out or f"runs/{as_folder}")
-        if folder.is_file():
-            raise InputError(f"{folder} is a file; choose another OUT (--out), for a folder")
         stores = (stores or str(folder / "labels")).rstrip("/")
+        for place in (folder, Path(location(stores))):
+            require_folder(place)  # of s3://bucket there is nothing here
         begun = _begun_with(stores)
         clip = clip or begun.get("clip_id") or TINY_CLIP_NAME
         engine = engine or begun.get("engine", {}).get("name")

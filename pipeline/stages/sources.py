@@ -3,7 +3,6 @@
 Shapes: C classes, H W pixels.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.confusion import NONE
+from labelgen.files import read_json
 from labelgen.images import IMAGENET_MEAN, IMAGENET_STD, read_class_map, write_indexed_png
+from labelgen.maskclip import read_pixel_statistics
 from labelgen.samples import ClassSet, InputError, Sample
 from labelgen.store import MaskView, PseudoLabelStore
 from pipeline.datasets import DatasetSpec
@@ -119,10 +120,10 @@ def _require_imagenet(folder: Path) -> None:
     path = folder / "preprocessor_config.json"
     if not path.is_file():  # a student of ours
         return
-    about = json.loads(path.read_text(encoding="utf-8"))
-    for key, ours in (("image_mean", IMAGENET_MEAN), ("image_std", IMAGENET_STD)):
-        theirs = about.get(key, ours)
-        if not (about.get("do_normalize", True) and np.allclose(theirs, ours, atol=1e-3)):
+    about = read_json(path)
+    theirs = read_pixel_statistics(str(folder), IMAGENET_MEAN, IMAGENET_STD)
+    for key, ours, found in zip(("image_mean", "image_std"), (IMAGENET_MEAN, IMAGENET_STD), theirs, strict=True):
+        if not (about.get("do_normalize", True) and np.allclose(found, ours, atol=1e-3)):
             raise InputError(
                 f"the model {folder} was not trained with ImageNet's {key} ({path.name}); it cannot be scored"
             )

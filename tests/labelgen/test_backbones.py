@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from transformers import ResNetConfig, ResNetModel
 
 from labelgen.backbones import DilatedResNet, _hf_name
@@ -105,13 +106,15 @@ def test_weights_with_mmseg_names_fill_a_deep_stem_resnet(tmp_path: Path) -> Non
             if (name := _hf_name(f"{module}.{leaf}")) in ours:
                 theirs[f"backbone.{module}.{leaf}"] = torch.randn_like(ours[name].float())
     assert len(theirs) == len(ours)  # every tensor has a name of theirs
-    torch.save({"state_dict": theirs | {"fc.weight": torch.zeros(10, 256)}}, tmp_path / "resnet_v1c.pth")
-    backbone.load_imagenet(str(tmp_path / "resnet_v1c.pth"))
+    save_file(theirs | {"fc.weight": torch.zeros(10, 256)}, tmp_path / "resnet_v1c.safetensors")
+    backbone.load_imagenet(str(tmp_path / "resnet_v1c.safetensors"))
     torch.testing.assert_close(backbone.resnet.embedder.embedder[1][0].weight, theirs["backbone.stem.3.weight"])
     torch.testing.assert_close(
         backbone.resnet.encoder.stages[2].layers[0].shortcut.normalization.bias,
         theirs["backbone.layer3.0.downsample.1.bias"],
     )
-    (tmp_path / "broken.pth").write_bytes(b"cut")
-    with pytest.raises(InputError, match="cannot be read as a PyTorch state dict"):
-        backbone.load_imagenet(str(tmp_path / "broken.pth"))
+    torch.save({"state_dict": theirs}, tmp_path / "resnet_v1c.pth")
+    with pytest.raises(
+        InputError, match="resnet_v1c.pth is no safetensors file, .* convert it with Python: safetensors"
+    ):
+        backbone.load_imagenet(str(tmp_path / "resnet_v1c.pth"))
