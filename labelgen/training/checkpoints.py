@@ -29,7 +29,7 @@ def read_checkpoint(folder: Path, made_with: dict[str, Any]) -> dict[str, Any] |
     path = last_checkpoint(folder)
     if path is None:
         return None
-    state = _load(path)
+    state = load_checkpoint(path)
     require_made_with(folder, state["made_with"], made_with)
     return state
 
@@ -56,10 +56,11 @@ def last_checkpoint(folder: str | Path) -> Path | None:
 def saved_step(folder: str | Path) -> int:
     """The step at which a cut run would go on: 0 without a checkpoint."""
     path = last_checkpoint(folder)
-    return int(_load(path)["step"]) if path is not None else 0
+    return int(load_checkpoint(path)["step"]) if path is not None else 0
 
 
-def _load(path: Path) -> dict[str, Any]:
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """All of a checkpoint, on the CPU. Raises InputError for a broken one."""
     try:
         return dict(torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:  # a broken file raises zipfile's, pickle's or torch's own errors
