@@ -69,11 +69,17 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """A folder to write into, under another name: it takes the place of `folder` when all is written."""
+    """A folder to write into, under another name: it takes the place of `folder` when all is written.
+
+    Its files may be read by whoever may read the folder: safetensors leaves them to their owner alone.
+    """
     partial, old = (folder.with_name(folder.name + end) for end in (".partial", ".old"))
     for left in (partial, old):  # by a run that was cut
         shutil.rmtree(left, ignore_errors=True)
     yield partial
+    mode = partial.stat().st_mode & 0o666  # as the umask lets a new file be
+    for file in partial.iterdir():
+        file.chmod(mode)
     if folder.exists():
         folder.rename(old)
     partial.rename(folder)
