@@ -93,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         root, out = Path(folder, "data"), Path(folder, "out")
         write_images(root, options.images)
-        run = ("--dataset", "toy", "--data-root", str(root), "--out", str(out))
+        run: tuple[str, ...] = ("--dataset", "toy", "--data-root", str(root), "--out", str(out))
         run += tuple(word for setting in SETTINGS for word in ("--set", setting))
         commands = {
             f"labels, {options.images:,} images": ("labels", *run),
