@@ -31,15 +31,8 @@ SETTINGS = (
 )
 EARLY, LATE = 0.2, 0.9  # shares of the work between which nothing should grow
 TITLES = (
-    "minutes",
-    "MiB at 20 %",
-    "at 90 %",
-    "open files",
-    "threads",
-    "processes",
-    "left behind",
-    "progress",
-    "time left",
+    *("minutes", "MiB at 20 %", "at 90 %", "open files", "threads", "processes"),
+    *("left behind", "progress", "time left off"),
 )
 BAR = re.compile(r"(\d+)/(\d+) \[([\d:]+)<([\d:]+)")  # tqdm's: done, total, time gone, time left
 
@@ -50,9 +43,9 @@ class Look:
 
     at_s: float
     memory_mib: float  # pages that processes share are counted once
-    files: int
-    threads: int
-    processes: int
+    files: float
+    threads: float
+    processes: float
 
 
 @dataclass(frozen=True)
@@ -68,7 +61,7 @@ class Watched:
         starts, ends = self.bars[0][0], self.bars[-1][0]
         middle, around = starts + share * (ends - starts), 0.05 * (ends - starts)
         near = [look for look in self.looks if abs(look.at_s - middle) <= around] or self.looks[-1:]
-        return Look(*(float(np.median([getattr(look, name) for look in near])) for name in Look.__annotations__))  # type: ignore[arg-type]
+        return Look(*(float(np.median([getattr(look, name) for look in near])) for name in Look.__annotations__))
 
     def time_left_off(self) -> float:
         """How far "elapsed + left", said half-way, is off what the work took, as a share of that."""
@@ -140,6 +133,7 @@ def watch(words: Sequence[str], temporary: Path, every_s: float) -> Watched:
             at_s = time.monotonic() - started
             looks += look(run.pid, at_s)
             said = errors.read_bytes()[heard:]
+            said = said[: said.rfind(b"]") + 1]  # whole bars
             heard += len(said)
             bars += [(at_s, *bar) for bar in read_bars(said.decode())]
             time.sleep(every_s)

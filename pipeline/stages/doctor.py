@@ -200,10 +200,12 @@ def check_settings(run: RunFolder) -> Iterator[str]:
 def check_scores(run: RunFolder) -> Iterator[str]:
     """Scores can be read, and are newer than what they score; the page is newer than the scores."""
     for path in run.tables:
-        again = f"run 'carbseg {TABLES[path.name][0]} --out {shlex.quote(str(path.parent))}' {AS_BEFORE}"
+        command, names = TABLES[path.name]
+        again = _again(command, path.parent)
         try:
             scores = read_scores(path.parent)[0] if path.name == METRICS else json.loads(path.read_text("utf-8"))
-            students = [path.parent / name / STUDENT for name in TABLES[path.name][1](scores)]
+            students = [path.parent / name / STUDENT for name in names(scores)]
+            store = run.store_of(path.parent, scores["split"])
         except InputError as error:
             yield str(error)
             continue
@@ -211,7 +213,6 @@ def check_scores(run: RunFolder) -> Iterator[str]:
             yield f"{path} cannot be read; {again}"
             continue
         gone = [folder for folder in students if not folder.is_dir()]
-        store = run.store_of(path.parent, scores["split"])
         scored = [*students, *([] if store is None else [Path(store.path) / MARKER])]
         newer = [thing for thing in scored if _changed(thing) > path.stat().st_mtime]
         if gone:
@@ -220,7 +221,7 @@ def check_scores(run: RunFolder) -> Iterator[str]:
             yield f"{path} is older than {newer[0]}, which it scores; {again}"
         page = path.with_name("report.html")
         if path.name == METRICS and page.is_file() and page.stat().st_mtime < path.stat().st_mtime:
-            yield f"{page} is older than {path.name} beside it; {again.replace('evaluate', 'report')}"
+            yield f"{page} is older than {path.name} beside it; {_again('report', path.parent)}"
 
 
 def check_disk(run: RunFolder) -> Iterator[str]:
@@ -292,9 +293,12 @@ def _labels_again(path: Path, store: PseudoLabelStore | None = None) -> str:
     """The command that makes or completes a store."""
     about, out = {} if store is None else store.provenance, path.parent.parent
     if "round_before" in about.get("labels", {}):
-        return f"run 'carbseg iterate --out {shlex.quote(str(out.parent))}' {AS_BEFORE}"
-    words = ["carbseg", "labels", "--split", about.get("split", path.stem), "--out", str(out)]
-    return f"run '{shlex.join(words)}' {AS_BEFORE}"
+        return "give the 'carbseg iterate' or 'carbseg predict' command that made it again"
+    return _again(f"labels --split {about.get('split', path.stem)}", out)
+
+
+def _again(command: str, out: Path) -> str:
+    return f"run 'carbseg {command} --out {shlex.quote(str(out))}' {AS_BEFORE}"
 
 
 def _changed(path: Path) -> float:
