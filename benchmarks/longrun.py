@@ -30,6 +30,7 @@ SETTINGS = (
     *("student.width=4", "student.aspp_channels=8"),
 )
 EARLY, LATE = 0.2, 0.9  # shares of the work between which nothing should grow
+GRACE_S = 10.0  # that helpers of multiprocessing have to see that their command has ended
 TITLES = (
     *("minutes", "MiB at 20 %", "at 90 %", "open files", "threads", "processes"),
     *("left behind", "progress", "time left off"),
@@ -140,7 +141,9 @@ def watch(words: Sequence[str], temporary: Path, every_s: float) -> Watched:
     bars += [(time.monotonic() - started, *bar) for bar in read_bars(errors.read_bytes()[heard:].decode())]
     if run.returncode:
         raise SystemExit(f"{' '.join(words)} failed:\n{errors.read_text()}")
-    left = [f"process {pid}" for pid in of_session(run.pid)]
+    ended = time.monotonic()
+    while (left := [f"process {pid}" for pid in of_session(run.pid)]) and time.monotonic() < ended + GRACE_S:
+        time.sleep(0.1)
     return Watched(looks, last_bar(bars), left + [path.name for path in temporary.iterdir()])
 
 
