@@ -3,9 +3,11 @@
 Shapes: N images, C classes.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,14 +22,14 @@ class Tally:
 
     def __init__(self, num_classes: int) -> None:
         self.num_classes = num_classes
-        self._images: dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
+        self._images: dict[str, bytes] = {}  # packed: most counts are 0, and there may be a million images
 
     def update(self, image_id: str, truth_HW: NDArray[np.uint8], prediction_HW: NDArray[np.uint8]) -> None:
         """Count one image. Raises ValueError as ConfusionMatrix does, and for an image that was counted before."""
         if image_id in self._images:
             raise ValueError(f"{image_id!r} was counted before; an image counts once")
         confusion = count_pixels(truth_HW, prediction_HW, self.num_classes)
-        self._images[image_id] = confusion, count_boundaries(truth_HW, prediction_HW, self.num_classes)
+        self._images[image_id] = _packed(confusion, count_boundaries(truth_HW, prediction_HW, self.num_classes))
 
     @property
     def image_ids(self) -> list[str]:
@@ -37,14 +39,21 @@ class Tally:
     @property
     def confusion(self) -> NDArray[np.int64]:
         """(N, C, C + 1) pixels."""
-        shape = (-1, self.num_classes, self.num_classes + 1)
-        return np.array([self._images[image_id][0] for image_id in self.image_ids], np.int64).reshape(shape)
+        C = self.num_classes
+        return self._counts()[:, : C * (C + 1)].reshape(-1, C, C + 1)
 
     @property
     def boundary(self) -> NDArray[np.int64]:
         """(N, 3, C) pixels near outlines: hits, truth, prediction."""
-        shape = (-1, 3, self.num_classes)
-        return np.array([self._images[image_id][1] for image_id in self.image_ids], np.int64).reshape(shape)
+        C = self.num_classes
+        return self._counts()[:, C * (C + 1) :].reshape(-1, 3, C)
+
+    def _counts(self) -> NDArray[np.int64]:
+        """(N, C (C + 1) + 3 C): the confusion matrix and the boundaries of each image."""
+        counts = np.empty((len(self._images), self.num_classes * (self.num_classes + 4)), np.int64)
+        for row, image_id in zip(counts, self.image_ids, strict=True):
+            row[:] = np.frombuffer(zlib.decompress(self._images[image_id]), np.int64)
+        return counts
 
     @classmethod
     def merged(cls, parts: Iterable["Tally"]) -> "Tally":
@@ -87,16 +96,27 @@ class Tally:
         }
 
 
+def _packed(confusion: NDArray[np.int64], boundary: NDArray[np.int64]) -> bytes:
+    """What was counted in an image."""
+    return zlib.compress(np.concatenate([confusion.ravel(), boundary.ravel()]).astype(np.int64).tobytes(), level=1)
+
+
 def save_tallies(path: Path, tallies: Mapping[str, Tally]) -> None:
     """Write the counts of every row of a table, under a temporary name first."""
-    arrays: dict[str, NDArray[Any]] = {"rows": np.array(list(tallies))}
-    for k, tally in enumerate(tallies.values()):
-        arrays |= {f"image_ids_{k}": np.array(tally.image_ids), f"confusion_{k}": tally.confusion}
-        arrays[f"boundary_{k}"] = tally.boundary
     partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **arrays)
+    with ZipFile(partial, "w", ZIP_DEFLATED) as archive:  # as np.savez_compressed does, which needs all arrays at once
+        for name, array in _arrays(tallies):
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, array, allow_pickle=False)
     partial.replace(path)
+
+
+def _arrays(tallies: Mapping[str, Tally]) -> Iterator[tuple[str, NDArray[Any]]]:
+    yield "rows", np.array(list(tallies))
+    for k, tally in enumerate(tallies.values()):
+        yield f"image_ids_{k}", np.array(tally.image_ids)
+        yield f"confusion_{k}", tally.confusion
+        yield f"boundary_{k}", tally.boundary
 
 
 def load_tallies(path: Path) -> dict[str, Tally]:
@@ -106,6 +126,6 @@ def load_tallies(path: Path) -> dict[str, Tally]:
         for k, row in enumerate(arrays["rows"].tolist()):
             counts = arrays[f"confusion_{k}"], arrays[f"boundary_{k}"]
             tally = Tally(counts[0].shape[1])
-            tally._images = dict(zip(arrays[f"image_ids_{k}"].tolist(), zip(*counts, strict=True), strict=True))
+            tally._images = dict(zip(arrays[f"image_ids_{k}"].tolist(), map(_packed, *counts), strict=True))
             tallies[row] = tally
     return tallies

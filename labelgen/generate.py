@@ -256,12 +256,17 @@ def _digest_labels(samples: Sequence[Sample]) -> str:
     return digest.hexdigest()
 
 
-def _require_made_alike(like: PseudoLabelStore, provenance: dict[str, Any]) -> None:
+def made_differently(like: PseudoLabelStore, provenance: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """In what a store of another split would differ in how it is made: (dotted key, of `like`, of the other one)."""
     parts = ("classes", "labels", "clip", "engine", "regions")
     now = json.loads(json.dumps({part: provenance.get(part) for part in parts}))
     for key, was, value in differences({part: like.provenance.get(part) for part in parts}, now):
-        if key == "labels.guess_area":  # of image-level labels, which are each split's own affair
-            continue
+        if key != "labels.guess_area":  # of image-level labels, which are each split's own affair
+            yield key, was, value
+
+
+def _require_made_alike(like: PseudoLabelStore, provenance: dict[str, Any]) -> None:
+    for key, was, value in made_differently(like, provenance):
         raise InputError(f"{like.path} was made with {key} = {was!r}, not {value!r}; give the same settings again")
 
 

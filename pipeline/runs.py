@@ -1,9 +1,13 @@
 """The folder of a run: what it was made with, its log, and files that are whole or not there."""
 
+import contextlib
+import getpass
 import json
 import os
 import platform
+import re
 import shlex
+import socket
 import sys
 import uuid
 from collections.abc import Iterator
@@ -14,6 +18,9 @@ from typing import Any
 
 from labelgen.samples import InputError
 
+# From where an absolute path or an address begins to its last slash.
+PLACE = re.compile(r"""(?<![^\s=:"'(\[,])(?:[a-z0-9]+:/)?[/~][^"']*/""")
+TELL_NOTHING = {"", "root", "localhost"}  # names of users and machines that nobody is known by
 PACKAGES = ("carbseg", "torch", "transformers", "accelerate", "datasets", "numpy", "opencv-python", "zarr")
 
 
@@ -65,6 +72,41 @@ def _command() -> str:
     program, *arguments = sys.argv
     ours = Path(program).name in ("carbseg", "__main__.py")
     return shlex.join(["carbseg" if ours else program, *arguments])
+
+
+def anonymous(about: dict[str, Any]) -> dict[str, Any]:
+    """Provenance as `provenance` gives it, each of its strings `without_places`."""
+    command = shlex.join(without_places(word) for word in shlex.split(about["command"]))
+    return {**_everywhere(about), "command": command}
+
+
+def without_places(text: str) -> str:
+    """A path, a setting or one word of a command, without where and by whom it was made.
+
+    Of absolute paths and addresses the last part is left; names of the user and of the machine become "...".
+    """
+    short = PLACE.sub("", text)
+    names = sorted(_own_names(), key=len, reverse=True)
+    pattern = rf"(?<![A-Za-z0-9])(?:{'|'.join(map(re.escape, names))})(?![A-Za-z0-9])"
+    return re.sub(pattern, "...", short) if names else short
+
+
+def _everywhere(data: Any) -> Any:
+    """The same for all strings in nested data."""
+    if isinstance(data, dict):
+        return {key: _everywhere(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_everywhere(value) for value in data]
+    return without_places(data) if isinstance(data, str) else data
+
+
+def _own_names() -> set[str]:
+    """Of the user and of the machine, long and short."""
+    host = socket.gethostname()
+    names = {host, host.partition(".")[0], Path.home().name}
+    with contextlib.suppress(OSError, KeyError):  # a user id without a name
+        names.add(getpass.getuser())
+    return names - TELL_NOTHING
 
 
 class MetricsLog:

@@ -98,7 +98,8 @@ class Trainer:
     def train_step(self, batch: TrainBatch) -> StepResult:
         """One update of the student. Raises NonFiniteLossError for the step before: neither was an update."""
         # Dropout, should the student have any, is replayed by a resumed run.
-        set_seed(self.config.seed + 1_000_003 * self.step + 7919 * self.accelerator.process_index)
+        seed = self.config.seed + 1_000_003 * self.step + 7919 * self.accelerator.process_index
+        set_seed(seed % 2**32)  # numpy takes no larger one
         learning_rate = poly_learning_rate(
             self.step,
             self.config.steps,

@@ -42,6 +42,36 @@ CHROMIUM = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", 
 CHROMIUM += ["--disable-sync", "--no-first-run", "--disable-quic"]
 
 
+# Addresses beyond this machine that anything has tried to reach: tests need none, and reach none.
+REACHED: list[str] = []
+LOCAL = ("", "127.0.0.1", "0.0.0.0", "::1", "localhost")
+
+
+def _stay_here(event: str, arguments: tuple[Any, ...]) -> None:
+    """An audit hook: refuses to look up or connect to another machine, and notes it for who swallows the error."""
+    if event == "socket.connect":
+        address = arguments[1]
+        host = address[0] if isinstance(address, tuple) else ""  # else a Unix socket's path
+    elif event == "socket.getaddrinfo":
+        host = arguments[0]
+    else:
+        return
+    host = host.decode() if isinstance(host, bytes) else host
+    if isinstance(host, str) and host not in LOCAL:
+        REACHED.append(host)
+        raise ConnectionRefusedError(f"tests reach no other machine, not even {host}")
+
+
+sys.addaudithook(_stay_here)
+
+
+@pytest.fixture(autouse=True)
+def _reaches_no_other_machine() -> Iterator[None]:
+    yield
+    reached, REACHED[:] = list(REACHED), []
+    assert reached == []
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Slow tests come first: what is left then is short enough to keep every worker busy to the end."""
     for item in items:

@@ -47,7 +47,7 @@ ORDER = {
     "pipeline.stages": [
         *("run", "inspection", "tagging", "labels", "estimates", "diagnosis", "students", "sources", "scoring"),
         *("statistics", "reporting", "comparing", "ablation", "engines", "iteration", "whole", "tag_sweep"),
-        *("prediction", "points"),
+        *("prediction", "points", "doctor"),
     ],
     "pipeline.commands": ["options", "labels", "tags", "engines", "points", "datasets", "evaluation", "run", "doctor"],
     "pipeline.toy": ["canvas", "textures", "sprites", "scenes", "web", "pretrain"],

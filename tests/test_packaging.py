@@ -1,10 +1,12 @@
 """A wheel built from the tree holds everything: installed without the repository, it runs."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 import sysconfig
+import tomllib
 import venv
 from pathlib import Path
 
@@ -21,6 +23,28 @@ def quietly(*command: str | Path, cwd: Path) -> str:
     done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def pins(file: str) -> dict[str, tuple[str, bool]]:
+    """By package: its version, and whether it is for some platforms only."""
+    lines = (ROOT / file).read_text().splitlines()
+    found = (re.fullmatch(r"([a-z0-9-]+)==([^ ;]+)( ; .*?)?( \\)?", line) for line in lines)
+    return {match[1]: (match[2], match[3] is not None) for match in found if match}
+
+
+def test_requirements_with_hashes_are_the_versions_that_are_tested() -> None:
+    tested, hashed = pins("constraints.txt"), pins("requirements.txt")
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    beginnings = [number for number, line in enumerate(lines) if re.match(r"[a-z0-9]", line)]
+    assert len(beginnings) == len(hashed)
+    assert all(lines[number + 1].startswith("    --hash=sha256:") for number in beginnings)
+    assert {name: version for name, (version, _) in hashed.items() if name in tested} == {
+        name: version for name, (version, _) in tested.items() if name in hashed
+    }
+    # What stands only there is for GPUs, or for other systems than that of the tests.
+    assert [name for name, (_, somewhere) in hashed.items() if name not in tested and not somewhere] == []
+    needed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    assert {line.partition(">")[0] for line in needed} <= set(hashed)
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ def read_checkpoint(folder: Path, made_with: dict[str, Any]) -> dict[str, Any] |
     path = last_checkpoint(folder)
     if path is None:
         return None
-    state = _load(path)
+    state = load_checkpoint(path)
     require_made_with(folder, state["made_with"], made_with)
     return state
 
@@ -56,10 +56,11 @@ def last_checkpoint(folder: str | Path) -> Path | None:
 def saved_step(folder: str | Path) -> int:
     """The step at which a cut run would go on: 0 without a checkpoint."""
     path = last_checkpoint(folder)
-    return int(_load(path)["step"]) if path is not None else 0
+    return int(load_checkpoint(path)["step"]) if path is not None else 0
 
 
-def _load(path: Path) -> dict[str, Any]:
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """All of a checkpoint, on the CPU. Raises InputError for a broken one."""
     try:
         return dict(torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:  # a broken file raises zipfile's, pickle's or torch's own errors
@@ -68,11 +69,17 @@ def _load(path: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """A folder to write into, under another name: it takes the place of `folder` when all is written."""
+    """A folder to write into, under another name: it takes the place of `folder` when all is written.
+
+    Its files may be read by whoever may read the folder: safetensors leaves them to their owner alone.
+    """
     partial, old = (folder.with_name(folder.name + end) for end in (".partial", ".old"))
     for left in (partial, old):  # by a run that was cut
         shutil.rmtree(left, ignore_errors=True)
     yield partial
+    mode = partial.stat().st_mode & 0o666  # as the umask lets a new file be
+    for file in partial.iterdir():
+        file.chmod(mode)
     if folder.exists():
         folder.rename(old)
     partial.rename(folder)

@@ -1,6 +1,7 @@
-"""carbseg doctor: what carbseg runs on."""
+"""carbseg doctor: what carbseg runs on, and whether the folder of a run is whole."""
 
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -10,8 +11,35 @@ if TYPE_CHECKING:
 
 
 @click.command()
-def doctor() -> None:
-    """Say what carbseg runs on."""
+@click.option(
+    "--run",
+    "out",
+    type=click.Path(path_type=Path),
+    help="Look over this run folder (an --out) instead; see docs/trust.md.",
+)
+def doctor(out: Path | None) -> None:
+    """Say what carbseg runs on; with --run, what is wrong in the folder of a run, and what to do about it."""
+    if out is None:
+        describe_machine()
+    else:
+        look_over(out)
+
+
+def look_over(out: Path) -> None:
+    """One line a finding; exit code 1 if there is any. Raises InputError for no run folder."""
+    from pipeline.commands.options import quiet_libraries
+    from pipeline.stages.doctor import RunFolder, examine
+
+    quiet_libraries()
+    run = RunFolder(out)
+    click.echo(str(run))
+    findings = examine(run)
+    click.echo("\n".join(findings) or "nothing to complain about")
+    raise SystemExit(bool(findings))
+
+
+def describe_machine() -> None:
+    """Versions, devices, and how fast they multiply."""
     from pipeline.runs import versions
 
     for package, number in versions().items():

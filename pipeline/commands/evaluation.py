@@ -74,7 +74,15 @@ def scores(run: "Run", split: str, predictions: tuple[Path, ...], models: tuple[
 @click.command()
 @scoring_options
 @click.option("--width", type=click.IntRange(32), help="Of the pictures, in pixels. Default: 480.")
-def report(run: "Run", split: str, predictions: tuple[Path, ...], models: tuple[Path, ...], width: int | None) -> None:
+@click.option("--anonymous", is_flag=True, help="A page to share: without paths, and names of user and machine.")
+def report(
+    run: "Run",
+    split: str,
+    predictions: tuple[Path, ...],
+    models: tuple[Path, ...],
+    width: int | None,
+    anonymous: bool,
+) -> None:
     """Evaluate, and write OUT/report.html: scores, curves, and every image with its maps, worst first."""
     from evaluation.report import WIDTH
     from pipeline.stages.reporting import report as write
@@ -83,7 +91,7 @@ def report(run: "Run", split: str, predictions: tuple[Path, ...], models: tuple[
 
     scored = score(run, split, predictions=predictions, models=models)
     if process_state().is_main_process:
-        show(run.out, scored.metrics, write(run, scored, width or WIDTH))
+        show(run.out, scored.metrics, write(run, scored, width or WIDTH, nameless=anonymous))
 
 
 def show(out: Path, metrics: dict[str, Any], page: Path | None = None) -> None:

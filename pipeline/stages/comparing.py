@@ -20,7 +20,7 @@ def compare_runs(a: Path, b: Path) -> str:
     a, b: run folders (runs/toy), or students in them (runs/toy/base). Raises InputError for runs that were not scored,
     or not on the same images.
     """
-    (metrics_a, tallies_a), (metrics_b, tallies_b) = _rows(a), _rows(b)
+    (metrics_a, tallies_a), (metrics_b, tallies_b) = read_scores(a), read_scores(b)
     for key in ("dataset", "split", "classes"):
         if metrics_a[key] != metrics_b[key]:
             raise InputError(f"{a} and {b} were scored on another {key}; evaluate both on the same")
@@ -39,8 +39,8 @@ def compare_runs(a: Path, b: Path) -> str:
     return "\n\n".join([f"IoU in percent on {where}", *tables, note])
 
 
-def _rows(path: Path) -> tuple[dict[str, Any], dict[str, Tally]]:
-    """What a run was scored on, and its tallies; for a student, its own alone."""
+def read_scores(path: Path) -> tuple[dict[str, Any], dict[str, Tally]]:
+    """What a run was scored on, and its tallies; for a student, its own alone. Raises InputError as above."""
     is_run = (path / "metrics.json").is_file()
     folder = path if is_run else path.parent
     if not (folder / "metrics.json").is_file():

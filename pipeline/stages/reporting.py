@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from labelgen.images import read_image
 from labelgen.samples import InputError
 from pipeline.datasets.layouts import TRAIN_SPLIT
 from pipeline.progress import progress
-from pipeline.runs import provenance
+from pipeline.runs import anonymous, provenance, without_places
 from pipeline.stages.inspection import read_truth
 from pipeline.stages.run import Run
 from pipeline.stages.scoring import Scored
@@ -20,8 +21,10 @@ from pipeline.stages.statistics import count_labels
 STUDENT = "student "
 
 
-def report(run: Run, scored: Scored, width: int = WIDTH) -> Path:
+def report(run: Run, scored: Scored, width: int = WIDTH, *, nameless: bool = False) -> Path:
     """Write OUT/report.html of a split that has just been scored; returns its path. width: of the pictures in pixels.
+
+    nameless: without where the files are, and without names of the user and of the machine.
 
     OUT/tags-SPLIT.json, which `evaluate tags` writes, is shown if it is there, and so is what `engines compare` wrote
     into OUT or, where OUT is the run of one engine, into the folder above, and what `iterate` wrote.
@@ -38,8 +41,22 @@ def report(run: Run, scored: Scored, width: int = WIDTH) -> Path:
         rounds=_about_the_same(run.out / "iterations.json", scored.metrics, ("dataset",), "iterate"),
     )
     path = run.out / "report.html"
-    write_report(path, page, _images(run, scored), width)
+    write_report(path, _nameless(page) if nameless else page, _images(run, scored), width)
     return path
+
+
+def _nameless(page: Report) -> Report:
+    """All that could tell where a run was made: the command, settings, sources of class maps, a data set's path."""
+    rows = page.metrics["rows"].items()
+    metrics = {**page.metrics, "rows": {row: {**s, "source": without_places(s["source"])} for row, s in rows}}
+    parts = {"statistics": page.statistics, "tags": page.tags, "engines": page.engines, "rounds": page.rounds}
+    named = {key: {**part, "dataset": without_places(part["dataset"])} for key, part in parts.items() if part}
+    return replace(
+        page,
+        about=anonymous(dict(page.about)),
+        metrics={**metrics, "dataset": without_places(page.metrics["dataset"])},
+        **named,
+    )
 
 
 def _is_student(row: str) -> bool:

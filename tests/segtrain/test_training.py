@@ -367,6 +367,15 @@ def test_a_mean_teacher_follows_the_student_slowly(samples: list[Sample], store_
             torch.testing.assert_close(new, newest if trainer.step == 1 else 0.9 * old + 0.1 * newest)
 
 
+def test_a_step_far_into_a_long_run_is_a_step(samples: list[Sample], store_path: Path) -> None:
+    trainer = Trainer(student(), replace(CONFIG, steps=1_000_000), Accelerator())
+    trainer.step = 999_998
+    places = [Place(row, 0, row) for row in range(2)]
+    trainer.train_step(loaded(images(samples, store_path), places))
+    trainer.check()
+    assert trainer.step == 999_999
+
+
 def test_a_batch_without_any_valid_pixel_trains_on(samples: list[Sample], store_path: Path) -> None:
     batch = loaded(images(samples, store_path), Order(10, 2, 0).places(0))
     batch = batch._replace(

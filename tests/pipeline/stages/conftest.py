@@ -1,5 +1,8 @@
 """What tests of several stages share, to be read only: small shards of pseudo-labels, a run in two processes."""
 
+import contextlib
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +20,33 @@ STEPS = (
 )
 # Of a run that is long enough to be cut twice, the first time before CARB sets in.
 TRAINING = tuple(part for setting in STEPS.split() for part in ("--set", setting))
+
+
+# Of one that is long enough to save and validate.
+SOON = ("train.steps=6", "train.warmup_steps=2", "train.checkpoint_every=2", "train.validate_every=4")
+SHORT = (*TRAINING, *(word for setting in (*SOON, "train.workers=0") for word in ("--set", setting)))
+
+
+@contextlib.contextmanager
+def umask(mask: int) -> Iterator[None]:
+    """Files that are made meanwhile lack these permissions."""
+    before = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+@pytest.fixture(scope="session")
+def whole_run(toy_root: Path, clip_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All stages in one go with one student, local+carb, under the usual umask."""
+    options = (*SMALL, *SHORT, "--data-root", toy_root, "--clip", clip_folder, "--students", "local+carb")
+
+    def make(folder: Path) -> None:
+        with umask(0o022):
+            carbseg("run", *options, "--out", folder)
+
+    return made_once(tmp_path_factory, "whole", make)
 
 
 @pytest.fixture(scope="session")

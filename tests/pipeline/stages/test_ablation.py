@@ -32,6 +32,7 @@ def test_table_and_gains_over_seeds(toy_root: Path, clip_folder: Path, toy_store
     trained = checkpoint.stat().st_mtime_ns
     assert carbseg(*line, "--students", "base,base+corrected").stdout == said
     assert checkpoint.stat().st_mtime_ns == trained  # not a step again
+    assert "nothing to complain about" in carbseg("doctor", "--run", tmp_path).stdout
 
 
 def test_a_row_that_is_unknown_is_refused_before_anything_is_made(toy_root: Path, tmp_path: Path) -> None:

@@ -433,6 +433,7 @@ def test_engines_are_compared_in_one_table_that_is_made_once(
     assert len(made) > 2
     assert carbseg(*comparison(toy, tmp_path)).stdout == said.replace(str(compared), str(tmp_path))
     assert [path.stat().st_mtime_ns for path in made] == stamps
+    assert "nothing to complain about" in carbseg("doctor", "--run", tmp_path).stdout
 
 
 def test_a_network_that_two_engines_need_is_fitted_once(

@@ -50,6 +50,7 @@ def test_every_round_has_labels_a_student_and_a_line(iterated: Path) -> None:
     table = (iterated / "iterations.md").read_text()
     assert table in (iterated / "said.txt").read_text()
     assert table.count(f"{result['rows']['round 1']['labels']['labelled']:.1f} |") >= 1
+    assert "nothing to complain about" in carbseg("doctor", "--run", iterated).stdout
 
 
 def test_labels_are_what_the_student_before_says_refined(
