@@ -97,6 +97,11 @@ class Running:
         """Wait for SIGSTOP, or the end."""
         self._wait(lambda: self._code() is not None or _state(self.pid) == "T")
 
+    def wait_for(self, seconds: float) -> None:
+        """Wait for the end, or so long."""
+        until = time.monotonic() + seconds
+        self._wait(lambda: self._code() is not None or time.monotonic() > until)
+
     def wait(self) -> Ended:
         """Wait for the end. Raises TimeoutError for a process that hangs."""
         self._wait(lambda: self._code() is not None)

@@ -15,6 +15,7 @@ from tests.faults.scene import COMMANDS, IMAGES, Scene
 FRESH_SHARE = 0.1  # of the struck processes that are started as a user does, and not forked from a warm one
 AT_ONCE = 0.5  # of the strikes that come with the touch itself, before the file is touched
 LATER_S = 0.05
+LAUNCHER_S = 20.0
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,11 @@ def _lose_rank(cut: Cut) -> list[Ended]:
         Running(replace(orders if rank == struck else quiet, environment=environment))
         for rank, environment in enumerate(environments)
     ]
-    return [running.wait() for running in started]
+    ended = [started.pop(struck).wait()]
+    for running in started:
+        running.wait_for(LAUNCHER_S)
+        running.signal(signal.SIGTERM)  # as launchers do; who waits for the lost one to begin would wait for long
+    return [*ended, *(running.wait() for running in started)]
 
 
 def _trouble_objects(cut: Cut) -> list[Ended]:

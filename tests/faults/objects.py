@@ -60,14 +60,14 @@ class ObjectStore:
         self._requests += 1
         time.sleep(self._rng.expovariate(1 / trouble.delay_s))
         if trouble.gone_after is not None and self._requests > trouble.gone_after:
-            return _refuse(start_response, "503 Slow Down", b"SlowDown")
+            return _refuse(environ, start_response, "503 Slow Down", b"SlowDown")
         luck = self._rng.random() - trouble.failed
         if luck < 0:
             if luck < -trouble.failed / 2:  # acted on, but nobody hears of it
                 self._answer(environ)
-            return _refuse(start_response, "500 Internal Server Error", b"InternalError")
+            return _refuse(environ, start_response, "500 Internal Server Error", b"InternalError")
         if luck < trouble.throttled:
-            return _refuse(start_response, "503 Slow Down", b"SlowDown")
+            return _refuse(environ, start_response, "503 Slow Down", b"SlowDown")
         status, headers, body = self._answer(environ)
         start_response(status, headers)
         # The header still says how long it would have been; the server closes the connection after it.
@@ -113,7 +113,7 @@ def _key(url: str) -> str:
     return f"{rest}/" if rest else ""
 
 
-def _refuse(start_response: Callable[..., Any], status: str, code: bytes) -> list[bytes]:
+def _refuse(environ: dict[str, Any], start_response: Callable[..., Any], status: str, code: bytes) -> list[bytes]:
     body = ERROR % code
     start_response(status, [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))])
-    return [body]
+    return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]

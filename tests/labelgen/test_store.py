@@ -269,6 +269,50 @@ def test_verify_finds_harm_done_to_any_array_and_redo_mends_it(tmp_path: Path, a
     assert verify(PseudoLabelStore.open(path)) == []
 
 
+def test_a_shard_that_two_jobs_write_is_whole_wherever_one_of_them_dies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = [image(row) for row in range(2)]
+    first, second = (PseudoLabelStore.create(tmp_path / "s.zarr", layout(), PROVENANCE) for _ in range(2))
+    plain = PseudoLabelStore._array
+
+    def array(store: PseudoLabelStore, name: str) -> Any:
+        if store is first and name == "checksum":  # its data are there, its marker is not
+            with pytest.raises(SystemExit):
+                second.write_shard(range(0, 2), images)
+        if store is second and name == "views":
+            raise SystemExit  # killed between two arrays
+        return plain(store, name)
+
+    monkeypatch.setattr(PseudoLabelStore, "_array", array)
+    first.write_shard(range(0, 2), images)
+    monkeypatch.undo()
+    assert first.is_written().tolist() == [True, True, False]
+    assert verify(first) == []
+
+
+def test_what_another_job_has_written_stays(tmp_path: Path) -> None:
+    store, _ = written(tmp_path / "s.zarr")
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "s.zarr").rglob("c.*")}
+    PseudoLabelStore.open(tmp_path / "s.zarr", writable=True).write_shard(range(0, 2), [image(0), image(1)])
+    assert {path: path.stat().st_mtime_ns for path in files} == files
+    assert verify(store) == []
+
+
+def test_storage_that_fails_is_no_damage(monkeypatch: pytest.MonkeyPatch) -> None:
+    written("memory://failing/s.zarr")
+    store = PseudoLabelStore.open("memory://failing/s.zarr")
+
+    def fail(*arguments: Any) -> None:
+        raise OSError(16, "slow down")
+
+    monkeypatch.setattr(zarr.Array, "__getitem__", fail)
+    with pytest.raises(OSError, match="slow down"):
+        store.mask("a")
+    with pytest.raises(OSError, match="slow down"):
+        verify(store)
+
+
 @pytest.mark.parametrize("array", ["local_logits", "views", "global_logits_0"])
 def test_a_file_that_is_gone_is_noticed_when_it_is_read(tmp_path: Path, array: str) -> None:
     written(tmp_path / "s.zarr")
