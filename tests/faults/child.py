@@ -134,9 +134,7 @@ def _fresh(orders: Orders, said: Connection) -> "subprocess.Popen[bytes]":
     file = orders.folder.with_name(f"{orders.folder.name}.{time.monotonic_ns()}.orders")
     file.write_bytes(pickle.dumps(orders))
     line = [sys.executable, "-m", "tests.faults.child", str(file)]
-    return subprocess.Popen(
-        line, cwd=ROOT, stdout=said.fileno(), stderr=said.fileno(), start_new_session=True
-    )
+    return subprocess.Popen(line, cwd=ROOT, stdout=said.fileno(), stderr=said.fileno(), start_new_session=True)
 
 
 def _obey_forked(orders: Orders, said: Connection) -> None:

@@ -98,7 +98,9 @@ class ObjectStore:
         """Every file of a folder, below the URL."""
         client = self._client()
         for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-            client.put_object(Bucket=BUCKET, Key=_key(url) + file.relative_to(folder).as_posix(), Body=file.read_bytes())
+            client.put_object(
+                Bucket=BUCKET, Key=_key(url) + file.relative_to(folder).as_posix(), Body=file.read_bytes()
+            )
 
     def empty(self) -> None:
         """Remove everything, in good health."""
