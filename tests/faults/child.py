@@ -29,7 +29,13 @@ PATIENCE_S = 300.0  # no command of a round takes a tenth of it, on a machine th
 
 # Loading torch takes longer than a round: processes are forked from one that has loaded everything and run nothing.
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["tests.faults.warm"])
+FORKS.set_forkserver_preload(
+    [
+        *("accelerate", "matplotlib.pyplot", "s3fs", "tensorboard.summary.writer.record_writer"),
+        *("transformers.models.clip.modeling_clip", "pipeline.cli", "pipeline.stages.scoring"),
+        *("pipeline.stages.students", "segtrain.train", "tests.faults.rounds"),
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -62,9 +68,13 @@ class Ended:
     @property
     def is_refused(self) -> bool:
         """Whether it said in one line why it could not go on."""
-        lines = self.said.strip().splitlines()
-        is_told = bool(lines) and lines[-1].startswith("Error: ") and len(lines[-1]) > len("Error: ")
-        return self.code == 1 and is_told and "Traceback" not in self.said and "Exception" not in self.said
+        is_told = self.last_line.startswith("Error: ") and self.last_line != "Error: "
+        return self.code == 1 and is_told and "Traceback" not in self.said
+
+    @property
+    def last_line(self) -> str:
+        """What it said last."""
+        return self.said.strip().rpartition("\n")[2]
 
 
 class Running:

@@ -10,12 +10,13 @@ from random import Random
 from tests.faults import strikes
 from tests.faults.child import Ended, Orders, Running
 from tests.faults.objects import BUCKET, Trouble
-from tests.faults.scene import COMMANDS, IMAGES, Scene
+from tests.faults.scene import COMMANDS, IMAGES, Scene, Undisturbed
 
 FRESH_SHARE = 0.1  # of the struck processes that are started as a user does, and not forked from a warm one
 AT_ONCE = 0.5  # of the strikes that come with the touch itself, before the file is touched
 LATER_S = 0.05
 LAUNCHER_S = 20.0
+GONE_SHARE = 0.25  # of the rounds in which the object store is gone for good after some requests
 
 
 @dataclass(frozen=True)
@@ -25,19 +26,22 @@ class Cut:
     scene: Scene
     command: str
     rng: Random
-    at: str = ""  # URL of the stores
+    stores: str = ""  # their URL, if they are not in the run folder
     processes: int = 1
+
+    @property
+    def undisturbed(self) -> Undisturbed:
+        """What the command makes where nothing happens."""
+        return self.scene.undisturbed(self.command, self.stores, self.processes)
 
     def orders(self, strike: Callable[[], object], rank: int = 0) -> Orders:
         """The command, struck at some moment."""
-        touches = self.scene.undisturbed(self.command, self.at, self.processes).touches[rank]
         return Orders(
-            self.scene.words(self.command, self.at),
+            self.scene.words(self.command, self.stores),
             self.scene.place,
             strike,
-            moment=self.rng.randint(1, touches),
+            moment=self.rng.randint(1, self.undisturbed.touches[rank]),
             delay_s=0.0 if self.rng.random() < AT_ONCE else self.rng.uniform(0, LATER_S),
-            environment=self.scene.environments(self.at, self.processes)[rank],
         )
 
     def start(self, strike: Callable[[], object]) -> Running:
@@ -48,13 +52,17 @@ class Cut:
 
 @dataclass(frozen=True)
 class Fault:
-    """A kind of fault. inject runs the command under it; heal ends what outlasts the process."""
+    """A kind of fault.
+
+    inject: runs the command under it, and says how its processes ended. heal: ends what outlasts them. stores,
+    processes: as `Cut` has them.
+    """
 
     name: str
     inject: Callable[[Cut], list[Ended]]
     heal: Callable[[Scene], object] = lambda scene: None
     commands: tuple[str, ...] = tuple(COMMANDS)
-    at: str = ""
+    stores: str = ""
     processes: int = 1
 
 
@@ -66,9 +74,14 @@ def _terminate(cut: Cut) -> list[Ended]:
     return [cut.start(partial(strikes.send, signal.SIGTERM)).wait()]
 
 
-def _pause(cut: Cut) -> list[Ended]:
+def _stopped(cut: Cut) -> Running:
     running = cut.start(partial(strikes.send, signal.SIGSTOP))
     running.wait_until_stopped()
+    return running
+
+
+def _pause(cut: Cut) -> list[Ended]:
+    running = _stopped(cut)
     time.sleep(cut.rng.uniform(0, 0.5))
     running.signal(signal.SIGCONT)
     return [running.wait()]
@@ -89,9 +102,9 @@ def _lose_images(cut: Cut) -> list[Ended]:
 
 
 def _some_images(cut: Cut) -> str:
+    """One, or the folder of all."""
     split = COMMANDS[cut.command]
-    one = f"{split}/toy_{cut.rng.randrange(IMAGES[split]):04d}.png"
-    return cut.rng.choice([one, split])
+    return cut.rng.choice([split, f"{split}/toy_{cut.rng.randrange(IMAGES[split]):04d}.png"])
 
 
 def _find_images(scene: Scene) -> None:
@@ -103,25 +116,14 @@ def _find_images(scene: Scene) -> None:
 
 
 def _jump_clock(cut: Cut) -> list[Ended]:
-    """And cut it short by chance, so that the next one goes on under another clock."""
     seconds = cut.rng.choice([-1, 1]) * 10 ** cut.rng.uniform(0, 8)  # up to three years
-    folders = (cut.scene.data, cut.scene.out)
-    last = signal.SIGTERM if cut.rng.random() < 0.5 else None
-    return [cut.start(partial(_jump_and_end, seconds, folders, last)).wait()]
-
-
-def _jump_and_end(seconds: float, folders: tuple, last: signal.Signals | None) -> None:
-    strikes.jump_clock(seconds, folders)
-    if last is not None:
-        strikes.send(last)
+    folders, is_last = (cut.scene.data, cut.scene.out), cut.rng.random() < 0.5
+    return [cut.start(partial(strikes.jump_clock, seconds, folders, is_last=is_last)).wait()]
 
 
 def _run_twice(cut: Cut) -> list[Ended]:
-    """Two jobs with the same part: each is stopped somewhere, then the first ends, then the second ends or is killed."""
-    first = cut.start(partial(strikes.send, signal.SIGSTOP))
-    first.wait_until_stopped()
-    second = cut.start(partial(strikes.send, signal.SIGSTOP))
-    second.wait_until_stopped()
+    """Two jobs with one part: both are stopped somewhere, the first goes on to its end, the second too or is killed."""
+    first, second = (_stopped(cut) for _ in range(2))
     first.signal(signal.SIGCONT)
     ended = first.wait()
     second.signal(cut.rng.choice([signal.SIGCONT, signal.SIGKILL]))
@@ -129,25 +131,23 @@ def _run_twice(cut: Cut) -> list[Ended]:
 
 
 def _lose_rank(cut: Cut) -> list[Ended]:
-    struck = cut.rng.randrange(cut.processes)
-    environments = cut.scene.environments(cut.at, cut.processes)
-    orders = cut.orders(partial(strikes.send, signal.SIGKILL), struck)
-    quiet = replace(orders, strike=None, moment=0)
+    lost = cut.rng.randrange(cut.processes)
+    struck = cut.orders(partial(strikes.send, signal.SIGKILL), lost)
     started = [
-        Running(replace(orders if rank == struck else quiet, environment=environment))
-        for rank, environment in enumerate(environments)
+        Running(replace(struck, environment=environment, moment=struck.moment if rank == lost else 0))
+        for rank, environment in enumerate(cut.scene.environments(cut.stores, cut.processes))
     ]
-    ended = [started.pop(struck).wait()]
+    ended = [started.pop(lost).wait()]
     for running in started:
         running.wait_for(LAUNCHER_S)
-        running.signal(signal.SIGTERM)  # as launchers do; who waits for the lost one to begin would wait for long
+        running.signal(signal.SIGTERM)  # as launchers do: who waits for the lost one to begin would wait for long
     return [*ended, *(running.wait() for running in started)]
 
 
 def _trouble_objects(cut: Cut) -> list[Ended]:
-    gone_after = cut.rng.randrange(200) if cut.rng.random() < 0.25 else None
+    gone_after = cut.rng.randrange(200) if cut.rng.random() < GONE_SHARE else None
     cut.scene.objects.set_trouble(Trouble(gone_after=gone_after, seed=cut.rng.randrange(2**32)))
-    return cut.scene.run(cut.command, cut.at)
+    return cut.scene.run(cut.command, cut.stores)
 
 
 FAULTS = (
@@ -164,6 +164,6 @@ FAULTS = (
         "slow, failing object store",
         _trouble_objects,
         lambda scene: scene.objects.set_trouble(None),
-        at=f"s3://{BUCKET}/stores",
+        stores=f"s3://{BUCKET}/stores",
     ),
 )

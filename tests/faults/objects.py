@@ -85,34 +85,25 @@ class ObjectStore:
         names |= {"region_name": "AWS_DEFAULT_REGION", "endpoint_url": "AWS_ENDPOINT_URL"}
         return boto3.client("s3", **{name: self.environment[variable] for name, variable in names.items()})
 
-    def get(self, url: str) -> dict[str, bytes]:
-        """Every object below the URL."""
+    def contents(self, url: str) -> dict[str, bytes]:
+        """Every object below the URL, by the rest of its name."""
         client, start = self._client(), _key(url)
-        listed = client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=start)
-        keys = [entry["Key"] for page in listed for entry in page.get("Contents", [])]
-        return {
-            key.removeprefix(start): client.get_object(Bucket=BUCKET, Key=key)["Body"].read() for key in sorted(keys)
-        }
+        listed = client.list_objects_v2(Bucket=BUCKET, Prefix=start)  # of 1,000 objects; a round has a hundred
+        keys = [entry["Key"] for entry in listed.get("Contents", [])]
+        return {key.removeprefix(start): client.get_object(Bucket=BUCKET, Key=key)["Body"].read() for key in keys}
 
-    def put(self, url: str, folder: Path) -> None:
-        """Every file of a folder, below the URL."""
-        client = self._client()
+    def fill(self, url: str, folder: Path) -> None:
+        """Hold the files of a folder below the URL, and nothing else."""
+        client, start = self._client(), _key(url)
+        for name in self.contents(url):
+            client.delete_object(Bucket=BUCKET, Key=start + name)
         for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-            client.put_object(
-                Bucket=BUCKET, Key=_key(url) + file.relative_to(folder).as_posix(), Body=file.read_bytes()
-            )
-
-    def empty(self) -> None:
-        """Remove everything, in good health."""
-        self.set_trouble(None)
-        client = self._client()
-        for key in self.get(f"s3://{BUCKET}"):
-            client.delete_object(Bucket=BUCKET, Key=key)
+            name = file.relative_to(folder).as_posix()
+            client.put_object(Bucket=BUCKET, Key=start + name, Body=file.read_bytes())
 
 
 def _key(url: str) -> str:
-    rest = url.removeprefix(f"s3://{BUCKET}").strip("/")
-    return f"{rest}/" if rest else ""
+    return url.removeprefix(f"s3://{BUCKET}/") + "/"
 
 
 def _refuse(environ: dict[str, Any], start_response: Callable[..., Any], status: str, code: bytes) -> list[bytes]:

@@ -47,8 +47,11 @@ def _away(path: Path) -> Path:
     return path.with_name(f"{path.name}.away")
 
 
-def jump_clock(seconds: float, folders: tuple[Path, ...]) -> None:
-    """The clock is set, forward or back; so are the times of all files, as if the clock had been wrong before."""
+def jump_clock(seconds: float, folders: tuple[Path, ...], *, is_last: bool) -> None:
+    """The clock is set, forward or back; so are the times of all files, as if the clock had been wrong before.
+
+    is_last: and the process has to end, so that another one goes on under another clock.
+    """
     now, now_ns = time.time, time.time_ns
     time.time = lambda: now() + seconds
     time.time_ns = lambda: now_ns() + int(seconds * 1e9)
@@ -56,3 +59,5 @@ def jump_clock(seconds: float, folders: tuple[Path, ...]) -> None:
         for path in folder.rglob("*"):
             status = path.stat()
             os.utime(path, (status.st_atime + seconds, status.st_mtime + seconds))
+    if is_last:
+        send(signal.SIGTERM)
