@@ -16,14 +16,14 @@ def main() -> None:
     """Play the rounds SEED, SEED + 1, ...; the exit code is 1 if one has failed."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument("--rounds", type=int, default=10, help="how many; ten show every kind of fault once")
-    parser.add_argument("--seed", type=int, help="of the first; default: any")
+    parser.add_argument("--seed", type=int, action="append", help="of the first; default: any; may be given again")
     options = parser.parse_args()
-    first = random.randrange(10**6) if options.seed is None else options.seed
+    firsts = options.seed or [random.randrange(10**6)]
     os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}  # before torch is loaded, in other processes only
     rounds = []
     with tempfile.TemporaryDirectory(prefix="carbseg-chaos-") as folder:
         scene = Scene(Path(folder).resolve())
-        for seed in range(first, first + options.rounds):
+        for seed in (seed for first in firsts for seed in range(first, first + options.rounds)):
             start = time.monotonic()
             rounds.append(played := play(scene, seed))
             took = f"{time.monotonic() - start:.1f} s"

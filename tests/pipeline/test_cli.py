@@ -58,7 +58,7 @@ def test_help_and_typos_answer_without_loading_torch() -> None:
         ),
         (
             EndpointConnectionError(endpoint_url="http://localhost:1"),
-            'the storage cannot be reached, or fails: Could not connect to the endpoint URL: "http://localhost:1"; give',
+            'the storage cannot be reached, or fails: Could not connect to the endpoint URL: "http://localhost:1";',
         ),
     ],
 )
