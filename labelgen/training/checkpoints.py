@@ -15,11 +15,23 @@ from labelgen.samples import InputError
 CHECKPOINTS = "checkpoint-*.pt"
 
 
+@contextlib.contextmanager
+def _writing(path: Path, kind: type[Exception]) -> Iterator[None]:
+    """Raises InputError for errors of this kind: libraries that do not write through Python have their own."""
+    try:
+        yield
+    except kind as error:
+        raise InputError(
+            f"{path} cannot be written: {error}; its disk may be full or read-only: see to it, and give the same "
+            "command again"
+        ) from error
+
+
 def write_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int) -> None:
     """Write a checkpoint whole or not at all, and remove all but the newest `keep`."""
     path = folder / CHECKPOINTS.replace("*", f"{step:08d}")
     partial = path.with_name(path.name + ".partial")
-    with _telling_of_full_disks(path):
+    with _writing(path, RuntimeError):
         torch.save({"step": step} | state, partial)
     partial.replace(path)
     for old in sorted(folder.glob(CHECKPOINTS))[:-keep]:
@@ -69,23 +81,12 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _telling_of_full_disks(path: Path) -> Iterator[None]:
-    """PyTorch and safetensors do not write through Python, and where they cannot raise errors of their own."""
-    try:
-        yield
-    except (RuntimeError, SafetensorError) as error:
-        if not isinstance(error, SafetensorError) and "inline_container" not in str(error):
-            raise
-        raise InputError(f"{path} cannot be written: {error}; make room, and give the same command again") from error
-
-
-@contextlib.contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
     """A folder to write into, under another name: it takes the place of `folder` when all is written."""
     partial, old = (folder.with_name(folder.name + end) for end in (".partial", ".old"))
     for left in (partial, old):  # by a run that was cut
         shutil.rmtree(left, ignore_errors=True)
-    with _telling_of_full_disks(folder):
+    with _writing(folder, SafetensorError):
         yield partial
     if folder.exists():
         folder.rename(old)

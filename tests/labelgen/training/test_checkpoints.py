@@ -31,7 +31,7 @@ def test_a_checkpoint_that_cannot_be_written_is_told_and_the_one_before_stays(
 ) -> None:
     write_checkpoint(tmp_path, 1, state(1), keep=1)
     request.getfixturevalue("full_disk")
-    with pytest.raises(InputError, match="checkpoint-00000002.pt cannot be written: .* make room"):
+    with pytest.raises(InputError, match="checkpoint-00000002.pt cannot be written: .* disk may be full"):
         write_checkpoint(tmp_path, 2, state(2), keep=1)
     kept = read_checkpoint(tmp_path, {})
     assert kept is not None
@@ -49,6 +49,6 @@ def test_a_model_that_cannot_be_written_is_told_and_the_one_before_stays(
     write(1)
     before = (tmp_path / "student" / "model.safetensors").read_bytes()
     request.getfixturevalue("full_disk")
-    with pytest.raises(InputError, match=r"student cannot be written: .*File too large.* make room"):
+    with pytest.raises(InputError, match=r"student cannot be written: .*File too large.* disk may be full"):
         write(2)
     assert (tmp_path / "student" / "model.safetensors").read_bytes() == before
