@@ -52,7 +52,8 @@ VERIFY = "'carbseg labels verify' says what to make again"
 AGAIN = "give the 'carbseg labels' command that began it (or 'make pseudolabels') again to resume"
 MaskView = Literal["global", "local", "fused"]
 # What zarr, numcodecs and fsspec raise for bytes that are not what was written.
-DAMAGE = (RuntimeError, ValueError, OSError, LookupError, TypeError)
+UNREADABLE = (RuntimeError, ValueError)
+DAMAGE = (*UNREADABLE, OSError, LookupError, TypeError)
 # What a reader remembers: tables of so many images (a few hundred bytes each), and so many entries of the index of ids.
 TABLES_OF = 2**16
 INDEXED = 2**22
@@ -270,7 +271,7 @@ class PseudoLabelStore:
         for name, block in blocks.items():
             try:
                 self._array(name)[whole.start : whole.stop] = block
-            except DAMAGE:  # zarr reads a shard before it writes one, and cannot read a damaged one
+            except UNREADABLE:  # zarr reads a shard before it writes one, and cannot read a damaged one
                 self._remove(name, rows)
                 self._array(name)[whole.start : whole.stop] = block
         sums = [checksum(blocks[name][i] for name in sorted(blocks)) for i in range(len(images))]

@@ -8,6 +8,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests.faults.child import FORKS, LOADED
 from tests.faults.rounds import FAILED, play, table
 from tests.faults.scene import Scene
 
@@ -20,6 +21,7 @@ def main() -> None:
     options = parser.parse_args()
     firsts = options.seed or [random.randrange(10**6)]
     os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}  # before torch is loaded, in other processes only
+    FORKS.set_forkserver_preload(LOADED)
     rounds = []
     with tempfile.TemporaryDirectory(prefix="carbseg-chaos-") as folder:
         scene = Scene(Path(folder).resolve())

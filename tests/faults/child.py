@@ -29,13 +29,11 @@ PATIENCE_S = 300.0  # no command of a round takes a tenth of it, on a machine th
 
 # Loading torch takes longer than a round: processes are forked from one that has loaded everything and run nothing.
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(
-    [
-        *("accelerate", "matplotlib.pyplot", "s3fs", "tensorboard.summary.writer.record_writer"),
-        *("transformers.models.clip.modeling_clip", "pipeline.cli", "pipeline.stages.scoring"),
-        *("pipeline.stages.students", "segtrain.train", "tests.faults.rounds"),
-    ]
-)
+LOADED = [
+    *("accelerate", "matplotlib.pyplot", "s3fs", "tensorboard.summary.writer.record_writer"),
+    *("transformers.models.clip.modeling_clip", "pipeline.cli", "pipeline.stages.scoring"),
+    *("pipeline.stages.students", "segtrain.train", "tests.faults.rounds"),
+]
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,7 @@ class Orders:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a process ended: its exit code, or minus the signal that killed it, and what it wrote to standard error."""
+    """How a process ended: its exit code, or minus the signal that killed it, and all that it wrote."""
 
     code: int
     said: str

@@ -304,6 +304,17 @@ def test_what_another_job_has_written_stays(tmp_path: Path) -> None:
     assert verify(store) == []
 
 
+def test_what_a_lost_writer_left_of_a_shard_is_written_over(tmp_path: Path) -> None:
+    _, images = written(tmp_path / "s.zarr")
+    a_file(tmp_path / "s.zarr", "is_written").unlink()
+    for array in ("local_logits", "views"):
+        file = a_file(tmp_path / "s.zarr", array)
+        file.write_bytes(file.read_bytes()[:20])
+    store = PseudoLabelStore.open(tmp_path / "s.zarr", writable=True)
+    store.write_shard(range(0, 2), images[:2])
+    assert verify(store) == []
+
+
 def test_storage_that_fails_is_no_damage(monkeypatch: pytest.MonkeyPatch) -> None:
     written("memory://failing/s.zarr")
     store = PseudoLabelStore.open("memory://failing/s.zarr")
