@@ -1,4 +1,5 @@
-# Verbs of carbseg; each sets up what it needs. Variables: DATASET, DATA_ROOT, URL, CLIP, OUT, SEEDS, DEVICE, ARGS.
+# Verbs of carbseg; each sets up what it needs. Variables: DATASET, DATA_ROOT, URL, CLIP, OUT, SEEDS, DEVICE, ROUNDS,
+# SEED, ARGS.
 
 PYTHON ?= python3
 VENV := .venv
@@ -9,6 +10,7 @@ CARBSEG := $(BIN)/python -m pipeline
 DATASET ?= toy
 SEEDS ?= 3
 DEVICE ?= auto
+ROUNDS ?= 10
 OPTIONS = --dataset $(DATASET) $(if $(DATA_ROOT),--data-root $(DATA_ROOT)) $(if $(CLIP),--clip $(CLIP)) $(if $(OUT),--out $(OUT)) $(ARGS)
 # Shorter than the preset: a table that means the same within minutes.
 DEMO := --set train.steps=600 --set train.warmup_steps=170 --set augment.crop_height=128 --set augment.crop_width=256
@@ -16,7 +18,7 @@ QUICK = $(if $(filter toy,$(DATASET)),$(DEMO))
 PACKAGES := pipeline labelgen segtrain evaluation
 WORKERS := --numprocesses logical --maxprocesses 8 --dist loadgroup
 
-.PHONY: setup demo data pseudolabels train eval report ablation engines iterate noise test test-fast bench check format clean
+.PHONY: setup demo data pseudolabels train eval report ablation engines iterate noise test test-fast chaos bench check format clean
 
 setup: $(STAMP)
 
@@ -60,6 +62,9 @@ test: setup
 
 test-fast: setup  ## for the edit loop: without fresh processes and browsers
 	$(BIN)/python -m pytest $(WORKERS) -m "not slow"
+
+chaos: setup  ## ROUNDS random faults in real runs, from SEED on, counted as Markdown; see docs/trust.md
+	$(BIN)/python -m tests.faults --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED))
 
 bench: setup  ## speed and agreement, as Markdown; DEVICE=cuda measures a GPU, and only what one changes
 	$(BIN)/python -m benchmarks.labels --device $(DEVICE)

@@ -100,13 +100,8 @@ def open_group(path: str | Path, *, writable: bool = False) -> zarr.Group | None
         raise InputError(f"{path} cannot be opened as a pseudo-label store: {error}") from error
 
 
-def store_exists(path: str | Path) -> bool:
-    """Whether a Zarr group is there."""
-    return open_group(path) is not None
-
-
 def is_begun(path: str | Path) -> bool:
-    """Whether a store is there, and not just being begun by another process."""
+    """Whether a store is there, and not just being begun by another process, or by one that was cut."""
     group = open_group(path)
     return group is not None and "schema" in group.attrs
 

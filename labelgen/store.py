@@ -6,10 +6,11 @@ million images than for ten. Shapes: N images, S images a shard, V local views, 
 classes, or every sentence about them), h w CLIP grid, D embedding.
 """
 
+import contextlib
 import copy
 import html
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -40,6 +41,7 @@ from labelgen.layout import (
     begin,
     differences,
     id_hash,
+    location,
     open_group,
 )
 from labelgen.prompts import Sentence, choose, class_weights
@@ -50,7 +52,8 @@ VERIFY = "'carbseg labels verify' says what to make again"
 AGAIN = "give the 'carbseg labels' command that began it (or 'make pseudolabels') again to resume"
 MaskView = Literal["global", "local", "fused"]
 # What zarr, numcodecs and fsspec raise for bytes that are not what was written.
-DAMAGE = (RuntimeError, ValueError, OSError, LookupError, TypeError)
+UNREADABLE = (RuntimeError, ValueError)
+DAMAGE = (*UNREADABLE, OSError, LookupError, TypeError)
 # What a reader remembers: tables of so many images (a few hundred bytes each), and so many entries of the index of ids.
 TABLES_OF = 2**16
 INDEXED = 2**22
@@ -259,7 +262,13 @@ class PseudoLabelStore:
         return [range(start, min(start + S, len(self))) for start in range(0, len(self), S)]
 
     def write_shard(self, rows: range, images: Sequence[ImageLogits]) -> None:
-        """Write all images of one shard, data first, marker last."""
+        """Write all images of one shard, data first, marker last.
+
+        What another job has written meanwhile stays: several may write one shard at once, and any of them may be cut,
+        for they write the same and take nothing away. Who wants a shard anew says `forget` first.
+        """
+        if self._is_there(rows.start // self.images_per_shard):
+            return
         assert [self._find(image.image_id) for image in images] == list(rows)
         blocks: dict[str, NDArray[Any]] = {}
         whole = range(rows.start, rows.start + self.images_per_shard)
@@ -279,9 +288,12 @@ class PseudoLabelStore:
                 block = blocks[LOCAL_LOGITS]
                 block[i, v, :, :h, :w], value_range = encode(view.logits, block.dtype)
                 views[K + v] = (*view.box, view.zoom, h, w, *value_range)
-        self.forget(rows)
         for name, block in blocks.items():
-            self._array(name)[whole.start : whole.stop] = block
+            try:
+                self._array(name)[whole.start : whole.stop] = block
+            except UNREADABLE:  # zarr reads a shard before it writes one, and cannot read a damaged one
+                self._remove(name, rows)
+                self._array(name)[whole.start : whole.stop] = block
         sums = [checksum(blocks[name][i] for name in sorted(blocks)) for i in range(len(images))]
         padding = len(whole) - len(images)
         self._array(CHECKSUM)[whole.start : whole.stop] = np.array(sums + [0] * padding, np.uint32)
@@ -290,11 +302,14 @@ class PseudoLabelStore:
     def forget(self, rows: range) -> None:
         """Empty one shard, marker first: its images count as not written, and are made again."""
         for name in (MARKER, *self.data_arrays):
-            array = self._array(name)
-            # Deleted, not filled: zarr reads a shard before it writes one, and cannot read a damaged one.
-            key = array.metadata.encode_chunk_key((rows.start // self.images_per_shard, *[0] * (array.ndim - 1)))
-            sync((array.store_path / key).delete())
+            self._remove(name, rows)
         self._tables.cache_clear()
+
+    def _remove(self, name: str, rows: range) -> None:
+        """Delete the file that holds a shard's part of an array."""
+        array = self._array(name)
+        key = array.metadata.encode_chunk_key((rows.start // self.images_per_shard, *[0] * (array.ndim - 1)))
+        sync((array.store_path / key).delete())
 
     @cached_property
     def data_arrays(self) -> list[str]:
@@ -497,22 +512,24 @@ class PseudoLabelStore:
 
     def read(self, name: str, selection: Any = slice(None)) -> NDArray[Any]:
         """Part of an array as it is stored. Raises InputError for damaged bytes."""
-        try:
+        with self._telling_of_damage(name):
             return np.asarray(self._array(name)[selection])
-        except DAMAGE as error:
-            raise self._damaged(name, error) from error
 
     def _chunk(self, name: str, number: int) -> NDArray[Any]:
         """One chunk of an array: an image of the logits, a shard of a table. Raises InputError for damaged bytes."""
         if name not in self._chunks:
             self._chunks[name] = Chunks(self._array(name))
-        try:
+        with self._telling_of_damage(name):
             return self._chunks[name].read(number)
-        except DAMAGE as error:
-            raise self._damaged(name, error) from error
 
-    def _damaged(self, name: str, error: Exception) -> InputError:
-        return InputError(f"{name} in {self.path} is damaged ({error}); {VERIFY}")
+    @contextlib.contextmanager
+    def _telling_of_damage(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except DAMAGE as error:
+            if isinstance(error, OSError) and "://" in location(self.path):  # storage fails, the bytes may be well
+                raise
+            raise InputError(f"{name} in {self.path} is damaged ({error}); {VERIFY}") from error
 
     def __repr__(self) -> str:
         written = int(self.is_written().sum())

@@ -1,5 +1,6 @@
 """The command line: the groups of commands, and errors said in one line."""
 
+import errno
 import os
 import re
 from typing import Any
@@ -18,6 +19,9 @@ from pipeline.commands.tags import tags
 from pipeline.names import printable
 
 DEBUG = "CARBSEG_DEBUG"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+STORAGE = ("aiohttp", "botocore", "gcsfs", "adlfs", "azure", "google")  # clients of object stores, and their errors
+OUT_OF_MEMORY = re.compile("(out of|allocate|enough) memory")
 LONGEST = 1000  # characters of a message that quotes a stranger's file
 
 
@@ -28,22 +32,35 @@ class Commands(click.Group):
         """Run the command."""
         try:
             return super().invoke(ctx)
-        except (InputError, OSError, MemoryError, RuntimeError) as error:
-            if os.environ.get(DEBUG) or not _is_expected(error):
+        except Exception as error:
+            said = None if os.environ.get(DEBUG) else _say(error)
+            if said is None:
                 raise
-            said = " ".join(str(error).split()) or type(error).__name__
-            if not isinstance(error, InputError | OSError):
-                said = f"out of memory ({said}); make images, zooms, crops, batches or the model smaller"
-            raise click.ClickException(_in_short(printable(said))) from error
+            raise click.ClickException(_in_short(printable(" ".join(said.split())))) from error
+
+
+def _say(error: Exception) -> str | None:
+    """What to say of an error that is the user's or the world's; None for one that is ours."""
+    if isinstance(error, OSError) and error.errno in FULL:
+        return f"{error}; make room, and give the same command again"
+    if isinstance(error, InputError | OSError):
+        return str(error) or type(error).__name__
+    if type(error).__module__.partition(".")[0] in STORAGE:
+        return f"the storage cannot be reached, or fails: {error}; give the same command again when it is back"
+    # torch has no error of its own for a CPU's memory
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and OUT_OF_MEMORY.search(str(error))):
+        said = str(error) or type(error).__name__
+        return f"out of memory ({said}); make images, zooms, crops, batches or the model smaller"
+    if isinstance(error, RuntimeError):
+        from labelgen.training.processes import is_of_lost_process
+
+        if is_of_lost_process(error):
+            return "another process of this run has died, and says why itself; give the same command again to go on"
+    return None
 
 
 def _in_short(text: str) -> str:
     return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
-
-
-def _is_expected(error: Exception) -> bool:
-    """Anything but a mistake of ours. torch has no error of its own for a CPU's memory."""
-    return not isinstance(error, RuntimeError) or re.search("(out of|allocate|enough) memory", str(error)) is not None
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

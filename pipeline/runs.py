@@ -9,6 +9,7 @@ import re
 import shlex
 import socket
 import sys
+import time
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -120,25 +121,45 @@ class MetricsLog:
         if path.is_file() and step:
             lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
             kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(kept), encoding="utf-8")
-        self._path = path
-        from torch.utils.tensorboard import SummaryWriter
-
-        self._board: Any = SummaryWriter(path.parent / "tensorboard", purge_step=step + 1)
+        write_text(path, "".join(kept))
+        self._path, self._board = path, _Board(path.parent / "tensorboard", step + 1)
 
     def write(self, values: dict[str, Any]) -> None:
         """Append one line. A value is a number, None, or a dict of such values."""
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
-        for name, number in _scalars(values):
-            if name != "step":
-                self._board.add_scalar(name, number, values["step"])
+        self._board.write(values["step"], {name: value for name, value in _scalars(values) if name != "step"})
 
     def read(self) -> list[dict[str, Any]]:
-        """All lines; what TensorBoard should know is on disk then."""
-        self._board.flush()
+        """All lines."""
         return [json.loads(line) for line in self._path.read_text(encoding="utf-8").splitlines()]
+
+
+class _Board:
+    """An event file of TensorBoard's. Its own writer has a thread, which tells of a full disk in a traceback."""
+
+    def __init__(self, folder: Path, first_step: int) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+
+        folder.mkdir(exist_ok=True)
+        self._file = folder / f"events.out.tfevents.{int(time.time()):010}.{uuid.uuid4().hex[:8]}"
+        self._append(Event(file_version="brain.Event:2"))
+        # What other files of the folder say of this step and later ones is to be forgotten.
+        self._append(Event(step=first_step, session_log=SessionLog(status=SessionLog.START)))
+
+    def write(self, step: int, numbers: dict[str, float]) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        values = [Summary.Value(tag=name, simple_value=number) for name, number in numbers.items()]
+        self._append(Event(step=step, summary=Summary(value=values)))
+
+    def _append(self, event: Any) -> None:
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        event.wall_time = time.time()
+        with self._file.open("ab") as file:
+            RecordWriter(file).write(event.SerializeToString())
 
 
 def _scalars(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:

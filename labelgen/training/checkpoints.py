@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from labelgen.layout import differences
 from labelgen.samples import InputError
@@ -14,11 +15,24 @@ from labelgen.samples import InputError
 CHECKPOINTS = "checkpoint-*.pt"
 
 
+@contextlib.contextmanager
+def _writing(path: Path, kind: type[Exception]) -> Iterator[None]:
+    """Raises InputError for errors of this kind: libraries that do not write through Python have their own."""
+    try:
+        yield
+    except kind as error:
+        raise InputError(
+            f"{path} cannot be written: {error}; its disk may be full or read-only: see to it, and give the same "
+            "command again"
+        ) from error
+
+
 def write_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int) -> None:
     """Write a checkpoint whole or not at all, and remove all but the newest `keep`."""
     path = folder / CHECKPOINTS.replace("*", f"{step:08d}")
     partial = path.with_name(path.name + ".partial")
-    torch.save({"step": step} | state, partial)
+    with _writing(path, RuntimeError):
+        torch.save({"step": step} | state, partial)
     partial.replace(path)
     for old in sorted(folder.glob(CHECKPOINTS))[:-keep]:
         old.unlink()
@@ -76,10 +90,11 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     partial, old = (folder.with_name(folder.name + end) for end in (".partial", ".old"))
     for left in (partial, old):  # by a run that was cut
         shutil.rmtree(left, ignore_errors=True)
-    yield partial
-    mode = partial.stat().st_mode & 0o666  # as the umask lets a new file be
-    for file in partial.iterdir():
-        file.chmod(mode)
+    with _writing(folder, SafetensorError):
+        yield partial
+        mode = partial.stat().st_mode & 0o666  # as the umask lets a new file be
+        for file in partial.iterdir():
+            file.chmod(mode)
     if folder.exists():
         folder.rename(old)
     partial.rename(folder)

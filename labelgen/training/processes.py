@@ -48,6 +48,11 @@ def asking(accelerator: Accelerator) -> Callable[[int], int]:
     return asked_of_anyone
 
 
+def is_of_lost_process(error: RuntimeError) -> bool:
+    """Whether this is how a process hears that another one of its run has died. gloo has no class for it."""
+    return isinstance(error, torch.distributed.DistError) or "gloo/transport" in str(error)
+
+
 @contextlib.contextmanager
 def signals() -> Iterator[list[int]]:
     """A list that fills with the signals that ask this process to stop (SIGTERM, SIGINT)."""

@@ -81,16 +81,16 @@ def suspicious(where: str, split: str | None, top: int, form: str | None) -> Non
 
 def _store(where: str, split: str | None) -> "PseudoLabelStore":
     """The store of a split of a run folder, or the one that is named."""
-    from labelgen.layout import store_exists
+    from labelgen.layout import is_begun
     from labelgen.store import PseudoLabelStore
 
-    if store_exists(where):
+    if is_begun(where):
         if split is not None:
             raise InputError(f"{where} is a store, of one split; leave out --split, or name the run folder")
         return PseudoLabelStore.open(where)
     split = split or "train"
     path = f"{where.rstrip('/')}/labels/{split}.zarr"
-    if not store_exists(path):
+    if not is_begun(path):
         raise InputError(f"{path} does not exist; make the pseudo-labels with 'carbseg labels --split {split}' first")
     return PseudoLabelStore.open(path)
 

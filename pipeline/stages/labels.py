@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelgen.images import read_image
-from labelgen.layout import is_begun, store_exists
+from labelgen.layout import is_begun
 from labelgen.samples import InputError, Sample
 from labelgen.store import PseudoLabelStore
 from pipeline.datasets.layouts import TRAIN_SPLIT
@@ -76,7 +76,7 @@ def make_labels(
             config,
             engine=engine,
             tagger=tagger,
-            like=PseudoLabelStore.open(trained_on) if split != TRAIN_SPLIT and store_exists(trained_on) else None,
+            like=PseudoLabelStore.open(trained_on) if split != TRAIN_SPLIT and is_begun(trained_on) else None,
             about={
                 "dataset": run.spec.name,
                 "split": split,

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from labelgen.layout import location, store_exists
+from labelgen.layout import is_begun, location
 from labelgen.samples import InputError, Sample
 from labelgen.store import PseudoLabelStore
 from pipeline.config import RunConfig, as_tree, load_config
@@ -143,7 +143,7 @@ def _suggested(spec: DatasetSpec, root: Path | None, out: Path, clip: str) -> tu
 def _begun_with(stores: str) -> dict[str, Any]:
     """The provenance of the training labels, if there are any."""
     path = f"{stores}/{TRAIN_SPLIT}.zarr"
-    return PseudoLabelStore.open(path).provenance if store_exists(path) else {}
+    return PseudoLabelStore.open(path).provenance if is_begun(path) else {}
 
 
 def draw_toy(root: Path) -> None:

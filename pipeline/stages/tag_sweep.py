@@ -15,7 +15,7 @@ from evaluation.plots import plot_tags
 from evaluation.scores import Scores, percent
 from evaluation.tables import markdown
 from labelgen.label import guess_labels
-from labelgen.layout import store_exists
+from labelgen.layout import is_begun
 from labelgen.samples import InputError, Sample
 from labelgen.store import PseudoLabelStore
 from labelgen.views import to_mask
@@ -107,7 +107,7 @@ def evaluate_tags(run: Run, split: str, seed: int = 0) -> dict[str, Any]:
     if run.config.tags.is_guessed or run.config.tags.file:
         raise InputError("all kinds of tags that are compared here come from truth and from CLIP; leave out --tags")
     path = run.store_path(split)
-    if not store_exists(path):
+    if not is_begun(path):
         raise InputError(
             f"{path} does not exist; make the pseudo-labels with 'carbseg labels --split {split}' "
             f"or 'carbseg evaluate --split {split}' first"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from labelgen.images import write_png
-from labelgen.layout import store_exists
+from labelgen.layout import is_begun
 from labelgen.samples import Sample
 from labelgen.store import PseudoLabelStore
 from pipeline.datasets.layouts import TRAIN_SPLIT
@@ -59,7 +59,7 @@ def _first_look(run: Run, samples: Sequence[Sample]) -> Callable[[int], None]:
     path, file = run.store_path(TRAIN_SPLIT), run.out / "sheets" / "first.png"
 
     def look(count: int) -> None:
-        if file.exists() or count < len(first) or not store_exists(path):
+        if file.exists() or count < len(first) or not is_begun(path):
             return
         store = PseudoLabelStore.open(path)
         if store.missing(sample["image_id"] for sample in first):

@@ -269,6 +269,66 @@ def test_verify_finds_harm_done_to_any_array_and_redo_mends_it(tmp_path: Path, a
     assert verify(PseudoLabelStore.open(path)) == []
 
 
+def test_a_shard_that_two_jobs_write_is_whole_wherever_one_of_them_dies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = [image(row) for row in range(2)]
+    first, second = (PseudoLabelStore.create(tmp_path / "s.zarr", layout(), PROVENANCE) for _ in range(2))
+    plain, looks = PseudoLabelStore._array, list[str]()
+
+    class KilledError(Exception):
+        pass
+
+    def array(store: PseudoLabelStore, name: str) -> Any:
+        if store is first and name == "checksum":  # its data are there, its marker is not
+            with pytest.raises(KilledError):
+                second.write_shard(range(0, 2), images)
+        if store is second:
+            looks.append(name)
+            if looks.count("views") == 2:  # at first it asks for the shape
+                raise KilledError  # between two arrays
+        return plain(store, name)
+
+    monkeypatch.setattr(PseudoLabelStore, "_array", array)
+    first.write_shard(range(0, 2), images)
+    monkeypatch.undo()
+    assert first.is_written().tolist() == [True, True, False]
+    assert verify(first) == []
+
+
+def test_what_another_job_has_written_stays(tmp_path: Path) -> None:
+    store, _ = written(tmp_path / "s.zarr")
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "s.zarr").rglob("c.*")}
+    PseudoLabelStore.open(tmp_path / "s.zarr", writable=True).write_shard(range(0, 2), [image(0), image(1)])
+    assert {path: path.stat().st_mtime_ns for path in files} == files
+    assert verify(store) == []
+
+
+def test_what_a_lost_writer_left_of_a_shard_is_written_over(tmp_path: Path) -> None:
+    _, images = written(tmp_path / "s.zarr")
+    a_file(tmp_path / "s.zarr", "is_written").unlink()
+    for array in ("local_logits", "views"):
+        file = a_file(tmp_path / "s.zarr", array)
+        file.write_bytes(file.read_bytes()[:20])
+    store = PseudoLabelStore.open(tmp_path / "s.zarr", writable=True)
+    store.write_shard(range(0, 2), images[:2])
+    assert verify(store) == []
+
+
+def test_storage_that_fails_is_no_damage(monkeypatch: pytest.MonkeyPatch) -> None:
+    written("memory://failing/s.zarr")
+    store = PseudoLabelStore.open("memory://failing/s.zarr")
+
+    def fail(*arguments: Any) -> None:
+        raise OSError(16, "slow down")
+
+    monkeypatch.setattr(zarr.Array, "__getitem__", fail)
+    with pytest.raises(OSError, match="slow down"):
+        store.mask("a")
+    with pytest.raises(OSError, match="slow down"):
+        verify(store)
+
+
 @pytest.mark.parametrize("array", ["local_logits", "views", "global_logits_0"])
 def test_a_file_that_is_gone_is_noticed_when_it_is_read(tmp_path: Path, array: str) -> None:
     written(tmp_path / "s.zarr")

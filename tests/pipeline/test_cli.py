@@ -5,11 +5,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
+from botocore.exceptions import EndpointConnectionError
+from click.testing import CliRunner
 from PIL import Image
 
 from labelgen.images import read_image, write_png
+from pipeline.cli import Commands
 from tests.conftest import ROOT, carbseg, carbseg_process, refused
 
 QUICK = ("--set", "train.batch=2", "--set", "student.width=4", "--set", "student.aspp_channels=8")
@@ -42,6 +46,39 @@ def test_help_and_typos_answer_without_loading_torch() -> None:
         done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.stdout.splitlines()[-1] == "False False"
     assert "labels" in carbseg_process("--help").stdout
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(28, "No space left on device"), "[Errno 28] No space left on device; make room, and give the same"),
+        (
+            RuntimeError("[/pytorch/gloo/transport/tcp/pair.cc:553] Connection closed by peer"),
+            "another process of this run has died, and says why itself; give the same command again to go on",
+        ),
+        (
+            EndpointConnectionError(endpoint_url="http://localhost:1"),
+            'the storage cannot be reached, or fails: Could not connect to the endpoint URL: "http://localhost:1";',
+        ),
+    ],
+)
+def test_what_the_world_does_is_said_in_one_line(error: Exception, said: str) -> None:
+    done = CliRunner().invoke(_failing(error), ["fail"])
+    assert done.exit_code == 1
+    assert done.stderr.startswith(f"Error: {said}")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_errors_of_ours_keep_their_tracebacks() -> None:
+    error = RuntimeError("shapes do not match")
+    assert CliRunner().invoke(_failing(error), ["fail"]).exception is error
+
+
+def _failing(error: Exception) -> Commands:
+    def fail() -> None:
+        raise error
+
+    return Commands(commands={"fail": click.Command("fail", callback=fail)})
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
 
 from labelgen.store import PseudoLabelStore
 from labelgen.verify import verify
-from tests.conftest import carbseg, forked, refused
+from pipeline.stages.labels import make_labels
+from pipeline.stages.run import Run
+from tests.conftest import carbseg, forked, fresh_state, refused
 from tests.files import contents
 from tests.pipeline.stages.conftest import SMALL
 
@@ -57,6 +60,16 @@ def test_four_jobs_that_start_at_once_lose_no_row(
     assert verify(store) == []
     assert contents(Path(store.path)) == contents(small_stores / "train.zarr")
     assert list((tmp_path / "four" / "labels").iterdir()) == [Path(store.path)]  # nothing half-begun is left
+
+
+def test_a_store_whose_beginning_was_cut_is_begun_again(clip_folder: Path, toy_root: Path, tmp_path: Path) -> None:
+    """An object store cannot rename: the group is there before the attributes that make it a store of ours."""
+    zarr.open_group("memory://cut/train.zarr", mode="w")
+    with fresh_state():
+        run = Run.of("toy", str(toy_root), str(clip_folder), str(tmp_path), "memory://cut")
+        store = make_labels(run, "train")
+    store.require_complete()
+    assert verify(store) == []
 
 
 def test_a_damaged_store_is_verified_and_mended_by_command(
