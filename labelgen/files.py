@@ -14,7 +14,7 @@ from typing import Any
 
 from labelgen.samples import InputError
 
-TOML_BYTES = 1 << 20  # settings, classes, prompts
+TOML_BYTES = 1 << 18  # settings, classes, prompts; time grows with the square of dots in a key, to 14 s for so many
 LIST_BYTES = 1 << 28  # lines about images: some 250 bytes for each of a million
 
 
