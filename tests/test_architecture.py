@@ -30,7 +30,7 @@ ORDER = {
     ],
     "pipeline": [
         *("names", "progress", "runs", "datasets", "toy", "config", "suggestion", "stages"),
-        *("commands", "cli", "__main__"),
+        *("explorer", "commands", "cli", "__main__"),
     ],
     "labelgen.engines": [
         *("engine", "hub", "clip_es", "proxyclip", "network", "fit", "cam", "clims", "one_pixel"),
@@ -49,7 +49,10 @@ ORDER = {
         *("reporting", "comparing", "ablation", "engines", "iteration", "whole", "tag_sweep", "prediction"),
         "points",
     ],
-    "pipeline.commands": ["options", "labels", "engines", "points", "datasets", "evaluation", "run", "doctor"],
+    "pipeline.explorer": ["pictures", "session", "app", "server"],
+    "pipeline.commands": [
+        *("options", "labels", "engines", "points", "datasets", "evaluation", "run", "explore", "doctor"),
+    ],
     "pipeline.toy": ["canvas", "textures", "sprites", "scenes", "web", "pretrain"],
 }
 
