@@ -1,0 +1,85 @@
+// From a layer to colours: which pictures it needs, and what each value becomes.
+
+import { get, gray } from "./api.js";
+import { withWord, withWords } from "./asking.js";
+import { BEFORE, NOW, className, colourOf, percent, state } from "./state.js";
+
+const HEAT = [[0, 0, 4], [87, 16, 110], [188, 55, 84], [249, 142, 9], [252, 255, 164]]; // as .ramp in page.css
+const UNCHANGED = pack([16, 20, 27], 150);
+const NONE = 255; // no class
+
+/** What a pane's picture depends on, besides opacity and zoom. */
+export function keyOf(pane, layer) {
+  const { image, view, classId, isAlone, words, word, tagTurn } = state;
+  return JSON.stringify([image.row, layer, pane.of, view, classId, isAlone, words, word, tagTurn]);
+}
+
+/** What lies over the photo: {overlay, ids, say}, a picture, its classes if it shows any, and what a place in it says.
+ * null for the photo alone. */
+export async function layerOf(pane, layer, signal) {
+  if (layer === "photo") return null;
+  if (layer === "changed") return changedOf(signal);
+  const map = await gray(await address(pane.of, layer), signal);
+  if (["score", "contest", "word"].includes(layer)) {
+    return { overlay: await paint(map, heatTable()), ids: null, say: (k) => percent(map.values[k] / 255, 0) };
+  }
+  return { overlay: await paint(map, classTable()), ids: map.values, say: (k) => className(map.values[k]) };
+}
+
+/** Where the best class is another than before the changes: in the colour of what it is now. */
+async function changedOf(signal) {
+  const addresses = await Promise.all([BEFORE, NOW].map((of) => address(of, state.view)));
+  const [{ values: before }, { values: now, width }] = await Promise.all(addresses.map((path) => gray(path, signal)));
+  const table = classTable(), packed = Uint32Array.from(now, (id, k) => (id === before[k] ? UNCHANGED : table[id]));
+  const say = (k) => (now[k] === before[k] ? "as before" : `${className(before[k])} → ${className(now[k])}`);
+  return { overlay: await picture(packed, width), ids: now, say };
+}
+
+/** The two classes that fight most, as text; "" where none do. */
+export async function fights(pane, signal) {
+  const pairs = await get(await address(pane.of, "pairs"), signal);
+  return pairs.slice(0, 3)
+    .map(({ classes: [a, b], share }) => `${className(a)} and ${className(b)} ${percent(share)}`).join(", ");
+}
+
+async function address(of, layer) {
+  const { image, run, view, classId, tagTurn } = state, own = run.stores[0].key;
+  const base = `api/images/${image.row}`;
+  if (layer === "truth") return `${base}/mask?layer=truth`;
+  const [what, parameters] = {
+    score: ["score", { class: classId, layer: view }],
+    word: ["score", { class: "word", layer: view }],
+    contest: ["contest", { layer: view }],
+    pairs: ["pairs", { layer: view }],
+  }[layer] ?? ["mask", { layer }];
+  const isOwn = of === NOW || of === BEFORE || layer === "word";
+  const asked = layer === "word" ? await withWord() : of === NOW ? await withWords() : { version: "saved" };
+  const all = { ...parameters, store: isOwn ? own : of, words: asked.version,
+    tags: of === BEFORE ? "saved" : "now", turn: tagTurn };
+  return `${base}/${what}?${new URLSearchParams(all)}`;
+}
+
+// ---- Colours -------------------------------------------------------------------------------------------------------
+
+/** Bytes stand in memory in this order on every machine that a browser runs on. */
+function pack([red, green, blue], alpha = 255) { return ((alpha << 24) | (blue << 16) | (green << 8) | red) >>> 0; }
+
+/** 0 (transparent) where a pixel is no class, or not the one that is shown alone. */
+function classTable() {
+  const { run, classId, isAlone } = state, table = new Uint32Array(256);
+  run.classes.forEach((_, id) => { if (id !== NONE && (!isAlone || id === classId)) table[id] = pack(colourOf(id)); });
+  return table;
+}
+
+function heatTable() {
+  return Uint32Array.from({ length: 256 }, (_, value) => {
+    const at = (value / 255) * (HEAT.length - 1), from = Math.min(Math.floor(at), HEAT.length - 2);
+    return pack(HEAT[from].map((part, k) => Math.round(part + (at - from) * (HEAT[from + 1][k] - part))));
+  });
+}
+
+function paint({ values, width }, table) { return picture(Uint32Array.from(values, (value) => table[value]), width); }
+
+function picture(packed, width) {
+  return createImageBitmap(new ImageData(new Uint8ClampedArray(packed.buffer), width));
+}

@@ -1,0 +1,79 @@
+// The panel Tags: what an image is said to show, what is suspicious about that, and how to change it.
+
+import { post } from "./api.js";
+import { showImage } from "./list.js";
+import { change, className, classes, colourOf, onChange, percent, state } from "./state.js";
+import { attempt } from "./trouble.js";
+import { showSaved } from "./saved.js";
+
+export function setTag(id, present) {
+  return attempt(async () => {
+    const { row } = state.image, answer = await post("api/tags", { row, class: id, present });
+    await onChanged(row, answer);
+  });
+}
+
+export function undoTag() {
+  if (!state.canUndo) return undefined;
+  return attempt(async () => {
+    const answer = await post("api/tags/undo", {});
+    await onChanged(answer.row, answer);
+  });
+}
+
+async function onChanged(row, { can_undo: canUndo, changes }) {
+  byId("saved-tags").replaceChildren();
+  change({ canUndo, changedTags: changes, tagTurn: state.tagTurn + 1 });
+  await showImage(row);
+}
+
+/** Change the tag that is suspected first. */
+export function believeSuspicion() {
+  const [first] = openSuspects();
+  if (first) setTag(first.class, first.kind === "missing");
+}
+
+/** Those that were not acted on. */
+function openSuspects() {
+  const { suspects, tags } = state.image;
+  return suspects.filter(({ class: id, kind }) => tags.includes(id) === (kind === "false"));
+}
+
+function refresh() {
+  const { image } = state;
+  byId("undo-tag").disabled = !state.canUndo;
+  byId("save-tags").disabled = !state.changedTags;
+  byId("tag-changes").textContent = state.changedTags ? `${state.changedTags} changed, not saved` : "no changes";
+  if (!image) return;
+  const open = openSuspects();
+  byId("suspects").replaceChildren(...(open.length ? open.map(makeSuspect) : [el("p", { class: "muted" },
+    image.is_made ? "Nothing." : "Not known before the image's pseudo-labels are made.")]));
+  const buttons = byId("tags").children;
+  classes().forEach((_, id) => {
+    const isThere = image.tags.includes(id), wasThere = image.tags_saved.includes(id);
+    buttons[id].setAttribute("aria-pressed", String(isThere));
+    buttons[id].lastChild.textContent = isThere === wasThere ? "" : isThere ? "added" : "removed";
+  });
+}
+
+function makeSuspect({ class: id, kind, score }) {
+  const isMissing = kind === "missing";
+  const why = isMissing ? `forgotten? It would win ${percent(score)}` : `really there? ${percent(score)} sure that not`;
+  return el("div", { class: "suspect" }, swatch(rgb(colourOf(id))),
+    el("span", {}, el("strong", {}, className(id)), ` ${why}`),
+    button({ onclick: () => setTag(id, isMissing) }, isMissing ? "Add" : "Remove"));
+}
+
+export function startTags() {
+  byId("tags").append(...classes().map(({ name, colour }, id) =>
+    button({ class: "class", title: name, onclick: () => setTag(id, !state.image.tags.includes(id)) },
+      swatch(rgb(colour)), el("span", { class: "clip" }, name), el("small"))));
+  byId("undo-tag").onclick = undoTag;
+  byId("save-tags").onclick = () => attempt(async () => {
+    const answer = await post("api/tags/save", {});
+    change({ changedTags: 0 });
+    showSaved(byId("saved-tags"), answer);
+    await showImage(state.image.row);
+  });
+  onChange(refresh);
+}

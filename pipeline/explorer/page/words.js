@@ -1,0 +1,167 @@
+// The panel Words: the words and templates of the classes, what they move, and any other word.
+
+import { get, post } from "./api.js";
+import { withWord, withWords } from "./asking.js";
+import { changePane } from "./panes.js";
+import { showSaved } from "./saved.js";
+import {
+  areWordsChanged, change, changedClasses, className, classes, colourOf, onChange, percent, sameLists, state,
+} from "./state.js";
+import { attempt } from "./trouble.js";
+
+const TRIED = 20, POLL_MS = 500; // images of a trial; time between two looks at how far it is
+const MOVES = 6; // that are listed
+
+let tried = 0; // number of the trial that is shown
+
+function chosen() { return className(state.classId); }
+
+/** A list of words for one class, or templates, instead of what there was. */
+function edit(changes) {
+  tried += 1; // a trial of other words says nothing any more
+  for (const id of ["saved-words", "tried"]) byId(id).replaceChildren();
+  byId("try-progress").hidden = true;
+  change({ words: { ...state.words, ...changes } });
+}
+
+function setWords(name, words) { edit({ classes: { ...state.words.classes, [name]: words } }); }
+
+function addWord(word) {
+  const words = state.words.classes[chosen()];
+  if (word && !words.includes(word)) setWords(chosen(), [...words, word]);
+}
+
+function removeWord(word) {
+  setWords(chosen(), state.words.classes[chosen()].filter((other) => other !== word));
+  byId("add-word").firstElementChild.focus();
+}
+
+// ---- Drawing -------------------------------------------------------------------------------------------------------
+
+let shownTemplates = null;
+
+function refresh() {
+  const { words, run, classId, image } = state, isChanged = areWordsChanged(), changed = changedClasses();
+  const marked = classes().map(({ name }, id) => [String(id), changed.includes(name) ? `${name} (changed)` : name]);
+  setOptions(byId("word-class"), marked, String(classId));
+  const list = words.classes[chosen()], saved = run.words.classes[chosen()];
+  byId("words").replaceChildren(...list.map((word) => makeWord(word, list.length === 1, !saved.includes(word))));
+  byId("templates-count").textContent = `Templates (${words.templates.length})`;
+  if (words.templates !== shownTemplates) byId("templates").value = words.templates.join("\n");
+  shownTemplates = words.templates;
+  byId("reset-class").disabled = !changed.includes(chosen());
+  for (const id of ["reset-words", "save-words", "try"]) byId(id).disabled = !isChanged;
+  const parts = [...changed, ...(sameLists(words.templates, run.words.templates) ? [] : ["templates"])];
+  byId("word-changes").textContent = isChanged ? `changed: ${parts.join(", ")}` : "no changes";
+  drawMoved(isChanged && image?.is_made);
+}
+
+function makeWord(word, isOnly, isNew) {
+  const remove = button({ "aria-label": `remove ${word}`, onclick: () => removeWord(word) }, "×");
+  remove.disabled = isOnly;
+  if (isOnly) remove.title = "a class needs a word: add another one first";
+  return el("li", { class: isNew ? "word new" : "word" }, el("span", {}, word), remove);
+}
+
+let moved = null; // the promise that is shown, or waited for
+
+/** What the edited words change in this image. */
+function drawMoved(isChanged) {
+  const promise = isChanged ? withWords() : null;
+  if (promise === moved) return;
+  moved = promise;
+  const place = byId("moved");
+  if (!promise) {
+    place.replaceChildren(el("p", { class: "muted" }, "Nothing: the words are as saved."));
+    return;
+  }
+  place.setAttribute("aria-busy", "true");
+  if (!place.querySelector(".change")) place.replaceChildren(el("p", { class: "muted" }, "CLIP is asked …"));
+  promise.then((answer) => {
+    if (promise !== moved) return;
+    const from = answer.source === "cache" ? "from the cache" : "CLIP looked at the image";
+    place.replaceChildren(...effect(answer, "in this image"),
+      el("p", { class: "muted" }, `${from}, ${answer.seconds.toFixed(1)} s`),
+      button({ onclick: () => changePane(state.active, { layer: "changed" }) }, "Show what changed"));
+    place.setAttribute("aria-busy", "false");
+  }, (error) => {
+    if (promise !== moved || error.name === "AbortError") return;
+    place.replaceChildren(el("p", { class: "problem" }, error.message));
+    place.setAttribute("aria-busy", "false");
+  });
+}
+
+/** How much changed class, between which classes, and whether it is for the better. */
+function effect({ changed_pixels: share, moves, miou_before: before, miou_after: after }, where) {
+  const lines = [el("p", { class: "change" }, el("strong", {}, percent(share)), ` of the pixels changed class ${where}`)];
+  if (before != null && after != null) {
+    const gain = 100 * (after - before), isBetter = gain >= 0;
+    lines.push(el("p", {}, `mIoU ${(100 * before).toFixed(1)} → ${(100 * after).toFixed(1)} `,
+      el("strong", { class: isBetter ? "better" : "worse" }, `${isBetter ? "+" : "−"}${Math.abs(gain).toFixed(1)}`)));
+  }
+  const parts = moves.slice(0, MOVES).map(({ from, to, share: part }) => el("li", {},
+    swatch(rgb(colourOf(from))), ` ${className(from)} → `, swatch(rgb(colourOf(to))), ` ${className(to)} `,
+    el("span", { class: "muted" }, percent(part))));
+  return [...lines, el("ul", { class: "moves" }, ...parts)];
+}
+
+// ---- Trying, asking, saving ----------------------------------------------------------------------------------------
+
+async function tryWords() {
+  edit({});
+  const turn = tried, bar = byId("try-progress");
+  let { job } = await post("api/try", { ...state.words, images: TRIED });
+  for (;;) {
+    const { state: at, done, total, error, result } = await get(`api/jobs/${encodeURIComponent(job)}`);
+    if (turn !== tried) return;
+    Object.assign(bar, { hidden: at !== "running", max: total || TRIED, value: done });
+    if (at === "failed") byId("tried").replaceChildren(el("p", { class: "problem" }, error));
+    if (at === "done") byId("tried").replaceChildren(...effect(result, `in ${result.images} images`));
+    if (at !== "running") return;
+    await new Promise((resolve) => { setTimeout(resolve, POLL_MS); });
+  }
+}
+
+function askWord(word) {
+  if (!word) return;
+  change({ word });
+  changePane(state.active, { layer: "word" });
+}
+
+async function drawAsked() {
+  const { word, image } = state;
+  if (!word || !image?.is_made) return;
+  const { share } = await withWord();
+  if (word !== state.word || image.row !== state.image.row) return;
+  byId("asked").textContent = `“${word}” would win ${percent(share)} of this image.`;
+}
+
+/** What a form's field says, which is empty then. */
+function taken(event) {
+  event.preventDefault();
+  const field = event.target.querySelector("input"), text = field.value.trim();
+  field.value = "";
+  return text;
+}
+
+export function startWords() {
+  const { clip, words } = state.run;
+  byId("no-words").textContent = clip;
+  byId("no-words").hidden = clip === null;
+  byId("words-editor").hidden = clip !== null;
+  byId("word-class").onchange = ({ target }) => change({ classId: Number(target.value) });
+  byId("add-word").onsubmit = (event) => addWord(taken(event));
+  byId("templates").onchange = ({ target }) =>
+    edit({ templates: target.value.split("\n").map((line) => line.trim()).filter(Boolean) });
+  byId("reset-class").onclick = () => setWords(chosen(), words.classes[chosen()]);
+  byId("reset-words").onclick = () => edit(words);
+  byId("try").onclick = () => attempt(tryWords);
+  byId("ask").onsubmit = (event) => askWord(taken(event));
+  byId("save-words").onclick = () => attempt(async () => {
+    showSaved(byId("saved-words"), await post("api/words/save", state.words));
+  });
+  onChange(refresh);
+  onChange(() => drawAsked().catch((error) => {
+    if (error.name !== "AbortError") byId("asked").textContent = error.message;
+  }));
+}
