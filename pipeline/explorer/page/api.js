@@ -1,9 +1,11 @@
 // Talking to the server: JSON, pictures, and its errors, each one line that says what to do.
 
-/** An error whose message a person should read. */
-export class Refused extends Error {}
+/** An error whose message a person should read; status: the answer's, if there was one. */
+export class Refused extends Error {
+  constructor(message, status = null) { super(message); this.status = status; }
+}
 
-const KEPT = 48; // pictures kept decoded, some 1 MB each
+const KEPT = 24; // pictures kept decoded, some MB each
 const kept = new Map(); // address -> promise; the one that was asked for last stands last
 
 async function request(path, options) {
@@ -17,7 +19,7 @@ async function request(path, options) {
   }
   if (response.ok) return response;
   const { error } = await response.json().catch(() => ({}));
-  throw new Refused(error ?? `The explorer answered with ${response.status}; its terminal says why.`);
+  throw new Refused(error ?? `The explorer answered with ${response.status}; its terminal says why.`, response.status);
 }
 
 export async function get(path, signal) { return (await request(path, { signal })).json(); }

@@ -9,11 +9,11 @@ const asked = new Map(); // "words" or "word" -> {key, promise}: the last one of
 /** {version, and what moved} with the words as edited; version "saved" where they are the store's. */
 export function withWords() {
   if (!areWordsChanged()) return Promise.resolve({ version: "saved" });
-  return once("words", "api/words", { row: state.image.row, ...state.words }, state.tagTurn);
+  return once("words", "api/words", { row: state.image.row, layer: state.view, ...state.words }, state.tagTurn);
 }
 
 /** {version, share} of the free word. */
-export function withWord() { return once("word", "api/word", { row: state.image.row, word: state.word }, 0); }
+export function withWord() { return once("word", "api/word", { row: state.image.row, layer: state.view, word: state.word }, 0); }
 
 function once(what, path, data, turn) {
   const key = JSON.stringify([data, turn]);

@@ -6,6 +6,7 @@ import { attempt } from "./trouble.js";
 
 const ROW_PX = 46; // as .item in page.css
 const PAGE = 50, MAX_PAGES = 40; // images in a page; pages that are kept
+const JUDGING_MS = 1000; // between two questions how far the judging of tags is
 const SCROLL_MS = 80, TYPE_MS = 250; // what is passed in a shorter time is not asked for
 
 let pages = new Map(); // number -> {promise, items}; items are null until they are there
@@ -49,6 +50,19 @@ export async function reload() {
   const { images } = state.run;
   byId("count").textContent = total === images ? `${images} images` : `${total} of ${images} images`;
   change({ place: placeOf(state.image?.row) });
+  if (byId("sort").value === "suspicion") attempt(() => watchSuspicion(there, first.suspicion));
+}
+
+/** Until all tags are judged the list is in order; then it is asked for anew. */
+async function watchSuspicion(there, { state: at, done, total: all, error }) {
+  const isRunning = at === "running";
+  byId("judging").textContent = isRunning ? `judging tags: ${done} of ${all} images` : at === "failed" ? error : "";
+  if (!isRunning) return;
+  await new Promise((resolve) => { setTimeout(resolve, JUDGING_MS); });
+  if (there !== pages) return; // another order, or search
+  const { suspicion } = await get("api/images?sort=suspicion&limit=1");
+  if (suspicion.state === "done") await reload();
+  else await watchSuspicion(there, suspicion);
 }
 
 // ---- Going from image to image -------------------------------------------------------------------------------------
@@ -138,7 +152,10 @@ function onKey(event) {
 export function startList() {
   byId("list").addEventListener("scroll", refresh);
   byId("list").addEventListener("keydown", onKey);
-  byId("sort").onchange = () => attempt(reload);
+  byId("sort").onchange = () => {
+    byId("judging").textContent = "";
+    attempt(reload);
+  };
   byId("query").oninput = () => {
     clearTimeout(byId("query").timer);
     byId("query").timer = setTimeout(() => attempt(reload), TYPE_MS);

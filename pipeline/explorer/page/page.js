@@ -4,7 +4,7 @@ import { get } from "./api.js";
 import { goTo, reload, showImage, startList, step } from "./list.js";
 import { changePane, closePane, nextPane, pan, splitPane, startPanes, zoomBy, zoomToFit } from "./panes.js";
 import {
-  BEFORE, NOW, areWordsChanged, change, className, classes, layers, onChange, percent, shownLayer, sources, state,
+  BEFORE, NOW, areWordsChanged, change, className, classes, layers, onChange, shownLayer, sources, state,
 } from "./state.js";
 import { believeSuspicion, startTags, undoTag } from "./tags.js";
 import { attempt, startTrouble } from "./trouble.js";
@@ -54,9 +54,6 @@ function showPanel(panel, focus = true) {
 function refresh() {
   const { image, run, view, classId, isAlone } = state, shown = shownLayer(active());
   byId("image-name").textContent = byId("image-name").title = image?.id ?? "";
-  const scores = Object.entries(image?.scores ?? {}).filter(([, score]) => score != null);
-  byId("scores").textContent = scores.length
-    ? `mIoU ${scores.map(([name, score]) => `${name} ${(100 * score).toFixed(1)}`).join(" · ")}` : "";
   const all = layers();
   byId("layers").replaceChildren(...all.map(({ key, label, short }, k) =>
     button({ "aria-pressed": String(key === shown.key), title: `${label}: key ${k + 1}`, onclick: () => showLayer(key) },
@@ -82,6 +79,7 @@ function drawHeader() {
   byId("title").textContent = byId("title").title = name;
   byId("subtitle").textContent = `${dataset} ${split}, ${images} images`;
   byId("problems").replaceChildren(...problems.map((problem) => el("li", {}, problem)));
+  byId("empty").hidden = images > 0;
 }
 
 function makeLegend() {
@@ -161,15 +159,19 @@ function listen() {
   byId("tabs").addEventListener("keydown", onTabKey);
   for (const panel of ["tags", "words"]) byId(`tab-${panel}`).onclick = () => showPanel(panel);
   document.addEventListener("keydown", onKey);
-  window.addEventListener("beforeunload", (event) => { if (areWordsChanged()) event.preventDefault(); });
+  window.addEventListener("beforeunload", (event) => {
+    if (areWordsChanged() && state.words !== state.savedWords) event.preventDefault();
+  });
 }
 
 async function start() {
   const run = await get("api/run");
   const view = run.layers.at(-1) ?? "photo", others = run.stores.slice(1, 4);
   state.panes = [{ layer: view, of: NOW }, ...others.map(({ key }) => ({ layer: view, of: key }))];
-  Object.assign(state, { run, view, words: run.words, changedTags: run.changed_tags });
+  Object.assign(state, { run, view, words: run.words, changedTags: run.changed_tags, areTagsSaved: !run.unsaved.tags });
   drawHeader();
+  if (!run.images) return;
+  for (const id of ["images", "middle", "side"]) byId(id).hidden = false;
   makeLegend();
   onChange(refresh);
   startPanes();

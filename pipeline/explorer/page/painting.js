@@ -5,8 +5,11 @@ import { withWord, withWords } from "./asking.js";
 import { BEFORE, NOW, className, colourOf, percent, state } from "./state.js";
 
 const HEAT = [[0, 0, 4], [87, 16, 110], [188, 55, 84], [249, 142, 9], [252, 255, 164]]; // as .ramp in page.css
-const UNCHANGED = pack([16, 20, 27], 150);
+const UNCHANGED = pack([16, 20, 27], 220);
 const NONE = 255; // no class
+
+/** Whether a layer shows how much, not which class. */
+export function isHeat(layer) { return ["score", "contest", "word"].includes(layer); }
 
 /** What a pane's picture depends on, besides opacity and zoom. */
 export function keyOf(pane, layer) {
@@ -20,7 +23,7 @@ export async function layerOf(pane, layer, signal) {
   if (layer === "photo") return null;
   if (layer === "changed") return changedOf(signal);
   const map = await gray(await address(pane.of, layer), signal);
-  if (["score", "contest", "word"].includes(layer)) {
+  if (isHeat(layer)) {
     return { overlay: await paint(map, heatTable()), ids: null, say: (k) => percent(map.values[k] / 255, 0) };
   }
   return { overlay: await paint(map, classTable()), ids: map.values, say: (k) => className(map.values[k]) };
@@ -42,7 +45,13 @@ export async function fights(pane, signal) {
     .map(({ classes: [a, b], share }) => `${className(a)} and ${className(b)} ${percent(share)}`).join(", ");
 }
 
-async function address(of, layer) {
+/** mIoU of a layer that shows masks, in percent; null where truth says nothing. */
+export async function miou(pane, layer, signal) {
+  return (await get(await address(pane.of, layer, "miou"), signal)).miou;
+}
+
+/** asked: what is asked of a layer that shows masks. */
+async function address(of, layer, asked = "mask") {
   const { image, run, view, classId, tagTurn } = state, own = run.stores[0].key;
   const base = `api/images/${image.row}`;
   if (layer === "truth") return `${base}/mask?layer=truth`;
@@ -51,10 +60,10 @@ async function address(of, layer) {
     word: ["score", { class: "word", layer: view }],
     contest: ["contest", { layer: view }],
     pairs: ["pairs", { layer: view }],
-  }[layer] ?? ["mask", { layer }];
+  }[layer] ?? [asked, { layer }];
   const isOwn = of === NOW || of === BEFORE || layer === "word";
-  const asked = layer === "word" ? await withWord() : of === NOW ? await withWords() : { version: "saved" };
-  const all = { ...parameters, store: isOwn ? own : of, words: asked.version,
+  const { version } = layer === "word" ? await withWord() : of === NOW ? await withWords() : { version: "saved" };
+  const all = { ...parameters, store: isOwn ? own : of, words: version,
     tags: of === BEFORE ? "saved" : "now", turn: tagTurn };
   return `${base}/${what}?${new URLSearchParams(all)}`;
 }

@@ -1,11 +1,12 @@
 // The panes: pictures that zoom and move in step, pointers on them, and the pixel under the pointer in words.
 
 import { photo } from "./api.js";
-import { fights, keyOf, layerOf } from "./painting.js";
+import { fights, isHeat, keyOf, layerOf, miou } from "./painting.js";
 import { MAX_PANES, change, onChange, shownLayer, sources, state } from "./state.js";
 import { Zoom } from "./zoom.js";
 
 const CLICK_PX = 6; // a pointer that moves farther drags
+const CAPTION_PX = 34; // as .caption in page.css
 
 const zoom = new Zoom();
 const drawn = []; // of each pane: its elements, and what is on its canvas
@@ -19,12 +20,14 @@ function makePane() {
   const pane = { key: "", photo: null, content: null };
   const at = () => drawn.indexOf(pane);
   pane.caption = el("strong", { class: "clip" });
+  pane.ramp = el("span", { class: "muted" }, "low ", el("i", { class: "ramp" }), " high");
+  pane.score = el("span", { class: "muted", title: "in this image" });
   pane.of = el("select", { "aria-label": "whose masks this pane shows",
     onchange: ({ target }) => changePane(at(), { of: target.value }) });
   pane.close = button({ "aria-label": "close this pane", title: "key c", onclick: () => closePane(at()) }, "×");
   pane.canvas = el("canvas", { tabindex: "0", role: "img", onfocus: () => choosePane(at()) });
   pane.note = el("p", { class: "note", role: "status" });
-  pane.element = el("div", { class: "pane" }, el("div", { class: "caption" }, pane.caption, pane.of, pane.close),
+  pane.element = el("div", { class: "pane" }, el("div", { class: "caption" }, pane.caption, pane.of, pane.score, pane.ramp, pane.close),
     el("div", { class: "picture" }, pane.canvas, pane.note));
   listen(pane.canvas, at);
   return pane;
@@ -63,7 +66,6 @@ function refresh() {
   drawn.length = state.panes.length;
   const box = byId("panes"), elements = drawn.map(({ element }) => element);
   if (box.children.length !== elements.length) box.replaceChildren(...elements);
-  box.dataset.panes = drawn.length;
   byId("split").disabled = drawn.length === MAX_PANES;
   if (state.image && state.image.row !== row) leave();
   drawn.forEach(describe);
@@ -84,6 +86,7 @@ function describe(pane, place) {
   const isOfStore = layer !== null && !["photo", "truth", "changed", "word"].includes(layer.key);
   pane.element.setAttribute("aria-current", String(drawn.length > 1 && place === state.active));
   pane.caption.textContent = layer?.label ?? "";
+  pane.ramp.hidden = !isHeat(layer?.key);
   pane.of.hidden = from.length < 2 || !isOfStore;
   setOptions(pane.of, from.map(({ key, label }) => [key, label]), wanted.of);
   pane.close.hidden = drawn.length === 1;
@@ -106,13 +109,28 @@ async function load(pane, wanted, layer) {
   ]);
   if (pane.key !== key || signal.aborted) return;
   const [image, content, said] = parts.map(({ value }) => value ?? null);
-  const failed = parts.find(({ status }) => status === "rejected");
+  const failed = parts.find(({ status }) => status === "rejected"), isLacking = layer !== wanted.layer;
   if (failed) pane.key = ""; // it is asked for again when something changes
-  pane.note.textContent = failed ? failed.reason.message : said;
+  pane.note.textContent = failed ? failed.reason.message : isLacking ? lacking() : said;
   Object.assign(pane, { photo: image, content });
   pane.element.setAttribute("aria-busy", "false");
   pane.element.dataset.layer = layer; // what is seen by now
   drawSoon();
+  showScore(pane, wanted, layer);
+}
+
+/** How right the masks of this image are, said once they are seen. */
+async function showScore(pane, wanted, layer) {
+  const { key } = pane;
+  pane.score.textContent = "";
+  if (!state.run.has_truth || !state.run.layers.includes(layer)) return;
+  const score = await miou(wanted, layer, leaving.signal).catch(() => null); // the pane has said what is wrong
+  if (pane.key === key && score !== null) pane.score.textContent = `mIoU ${score.toFixed(1)}`;
+}
+
+/** Why a pane shows the photo, though it is set to something else. */
+function lacking() {
+  return state.image.is_made ? "" : "This image has no pseudo-labels yet. “carbseg labels”, given again, goes on with it.";
 }
 
 // ---- Drawing -------------------------------------------------------------------------------------------------------
@@ -139,10 +157,10 @@ function drawSoon() {
   requestAnimationFrame(() => {
     isDue = false;
     if (!state.image || !drawn.length) return;
-    const { clientWidth, clientHeight } = drawn[0].canvas, size = sizeOfImage();
-    if (!clientWidth || !clientHeight || !size) return; // not laid out, or nothing is there yet
-    byId("panes").style.setProperty("--shape", size[0] / size[1]);
-    zoom.resize([clientWidth, clientHeight], size);
+    const size = sizeOfImage(), { canvas } = drawn[0];
+    if (!size) return; // nothing is there yet
+    arrange(...size);
+    zoom.resize([canvas.clientWidth, canvas.clientHeight], size);
     drawn.forEach((pane) => draw(pane));
     readOut();
   });
@@ -152,6 +170,16 @@ function drawSoon() {
 function sizeOfImage() {
   const { width, height } = state.image.width ? state.image : (drawn.find((pane) => pane.photo)?.photo ?? {});
   return width ? [width, height] : null;
+}
+
+/** As many columns as make the pictures largest. */
+function arrange(width, height) {
+  const box = byId("panes"), { clientWidth, clientHeight } = box, count = drawn.length;
+  const scale = (columns) =>
+    Math.min(clientWidth / columns / width, (clientHeight / Math.ceil(count / columns) - CAPTION_PX) / height);
+  const columns = [1, 2].reduce((best, other) => (scale(other) > scale(best) ? other : best));
+  box.style.setProperty("--columns", columns);
+  box.style.setProperty("--shape", width / height);
 }
 
 function draw(pane) {

@@ -13,11 +13,13 @@ export const state = {
   opacity: 0.7,
   classId: 0, // the chosen class
   isAlone: false, // whether masks show only that one
-  words: null, // {classes: {NAME: [word]}, templates}, as edited
+  words: null, // {classes: {NAME: [word]}, templates}, as edited; run.words are the store's
+  savedWords: null, // those that were written to a file last
   word: null, // the free word that was asked last
   tagTurn: 0, // grows with every change of a tag, so that no older mask is taken for a new one
   canUndo: false,
-  changedTags: 0, // images whose tags are not as saved
+  changedTags: 0, // images whose tags are not the store's
+  areTagsSaved: true, // whether those are written to a file
   panel: "tags",
 };
 

@@ -4,7 +4,7 @@ import { post } from "./api.js";
 import { showImage } from "./list.js";
 import { change, className, classes, colourOf, onChange, percent, state } from "./state.js";
 import { attempt } from "./trouble.js";
-import { showSaved } from "./saved.js";
+import { save } from "./saved.js";
 
 export function setTag(id, present) {
   return attempt(async () => {
@@ -23,7 +23,7 @@ export function undoTag() {
 
 async function onChanged(row, { can_undo: canUndo, changes }) {
   byId("saved-tags").replaceChildren();
-  change({ canUndo, changedTags: changes, tagTurn: state.tagTurn + 1 });
+  change({ canUndo, changedTags: changes, areTagsSaved: false, tagTurn: state.tagTurn + 1 });
   await showImage(row);
 }
 
@@ -42,8 +42,9 @@ function openSuspects() {
 function refresh() {
   const { image } = state;
   byId("undo-tag").disabled = !state.canUndo;
-  byId("save-tags").disabled = !state.changedTags;
-  byId("tag-changes").textContent = state.changedTags ? `${state.changedTags} changed, not saved` : "no changes";
+  const { changedTags, areTagsSaved } = state, images = changedTags === 1 ? "1 image" : `${changedTags} images`;
+  byId("save-tags").disabled = areTagsSaved && !changedTags;
+  byId("tag-changes").textContent = `${changedTags ? `${images} changed` : "no changes"}${areTagsSaved ? "" : ", not saved"}`;
   if (!image) return;
   const open = openSuspects();
   byId("suspects").replaceChildren(...(open.length ? open.map(makeSuspect) : [el("p", { class: "muted" },
@@ -51,6 +52,7 @@ function refresh() {
   const buttons = byId("tags").children;
   classes().forEach((_, id) => {
     const isThere = image.tags.includes(id), wasThere = image.tags_saved.includes(id);
+    buttons[id].disabled = !image.is_made;
     buttons[id].setAttribute("aria-pressed", String(isThere));
     buttons[id].lastChild.textContent = isThere === wasThere ? "" : isThere ? "added" : "removed";
   });
@@ -69,11 +71,6 @@ export function startTags() {
     button({ class: "class", title: name, onclick: () => setTag(id, !state.image.tags.includes(id)) },
       swatch(rgb(colour)), el("span", { class: "clip" }, name), el("small"))));
   byId("undo-tag").onclick = undoTag;
-  byId("save-tags").onclick = () => attempt(async () => {
-    const answer = await post("api/tags/save", {});
-    change({ changedTags: 0 });
-    showSaved(byId("saved-tags"), answer);
-    await showImage(state.image.row);
-  });
+  byId("save-tags").onclick = () => save("api/tags/save", {}, byId("saved-tags"), () => change({ areTagsSaved: true }));
   onChange(refresh);
 }

@@ -3,25 +3,31 @@
 import { get, post } from "./api.js";
 import { withWord, withWords } from "./asking.js";
 import { changePane } from "./panes.js";
-import { showSaved } from "./saved.js";
+import { save } from "./saved.js";
 import {
   areWordsChanged, change, changedClasses, className, classes, colourOf, onChange, percent, sameLists, state,
 } from "./state.js";
 import { attempt } from "./trouble.js";
 
-const TRIED = 20, POLL_MS = 500; // images of a trial; time between two looks at how far it is
+const TRIED = 20; // images of a trial
+const POLL_MS = 500, LOOKING_MS = 300; // time between two questions how far a trial is; how far CLIP is
 const MOVES = 6; // that are listed
 
 let tried = 0; // number of the trial that is shown
 
 function chosen() { return className(state.classId); }
 
-/** A list of words for one class, or templates, instead of what there was. */
+/** Other words, or other templates, instead of what there was. */
 function edit(changes) {
-  tried += 1; // a trial of other words says nothing any more
-  for (const id of ["saved-words", "tried"]) byId(id).replaceChildren();
-  byId("try-progress").hidden = true;
+  forgetTrial();
+  byId("saved-words").replaceChildren();
   change({ words: { ...state.words, ...changes } });
+}
+
+function forgetTrial() {
+  tried += 1;
+  byId("tried").replaceChildren();
+  byId("try-progress").hidden = true;
 }
 
 function setWords(name, words) { edit({ classes: { ...state.words.classes, [name]: words } }); }
@@ -76,7 +82,7 @@ function drawMoved(isChanged) {
     return;
   }
   place.setAttribute("aria-busy", "true");
-  if (!place.querySelector(".change")) place.replaceChildren(el("p", { class: "muted" }, "CLIP is asked …"));
+  showLooking(promise);
   promise.then((answer) => {
     if (promise !== moved) return;
     const from = answer.source === "cache" ? "from the cache" : "CLIP looked at the image";
@@ -91,12 +97,24 @@ function drawMoved(isChanged) {
   });
 }
 
+/** How far CLIP is with this image, if it has to look at it and that takes long. */
+async function showLooking(promise) {
+  for (;;) {
+    await new Promise((resolve) => { setTimeout(resolve, LOOKING_MS); });
+    if (promise !== moved || byId("moved").getAttribute("aria-busy") === "false") return;
+    const { share } = await get("api/looking").catch(() => ({ share: null }));
+    if (share === null || byId("moved").getAttribute("aria-busy") === "false") continue;
+    byId("moved").replaceChildren(el("p", { class: "muted" }, "CLIP looks at this image …"),
+      el("progress", { value: share, "aria-label": "how much of it CLIP has seen" }));
+  }
+}
+
 /** How much changed class, between which classes, and whether it is for the better. */
 function effect({ changed_pixels: share, moves, miou_before: before, miou_after: after }, where) {
   const lines = [el("p", { class: "change" }, el("strong", {}, percent(share)), ` of the pixels changed class ${where}`)];
   if (before != null && after != null) {
-    const gain = 100 * (after - before), isBetter = gain >= 0;
-    lines.push(el("p", {}, `mIoU ${(100 * before).toFixed(1)} → ${(100 * after).toFixed(1)} `,
+    const gain = after - before, isBetter = gain >= 0;
+    lines.push(el("p", {}, `mIoU ${before.toFixed(1)} → ${after.toFixed(1)} `,
       el("strong", { class: isBetter ? "better" : "worse" }, `${isBetter ? "+" : "−"}${Math.abs(gain).toFixed(1)}`)));
   }
   const parts = moves.slice(0, MOVES).map(({ from, to, share: part }) => el("li", {},
@@ -108,9 +126,9 @@ function effect({ changed_pixels: share, moves, miou_before: before, miou_after:
 // ---- Trying, asking, saving ----------------------------------------------------------------------------------------
 
 async function tryWords() {
-  edit({});
+  forgetTrial();
   const turn = tried, bar = byId("try-progress");
-  let { job } = await post("api/try", { ...state.words, images: TRIED });
+  const { job } = await post("api/try", { ...state.words, layer: state.view, images: TRIED });
   for (;;) {
     const { state: at, done, total, error, result } = await get(`api/jobs/${encodeURIComponent(job)}`);
     if (turn !== tried) return;
@@ -157,9 +175,10 @@ export function startWords() {
   byId("reset-words").onclick = () => edit(words);
   byId("try").onclick = () => attempt(tryWords);
   byId("ask").onsubmit = (event) => askWord(taken(event));
-  byId("save-words").onclick = () => attempt(async () => {
-    showSaved(byId("saved-words"), await post("api/words/save", state.words));
-  });
+  byId("save-words").onclick = () => {
+    const { words: edited } = state;
+    save("api/words/save", edited, byId("saved-words"), () => change({ savedWords: edited }));
+  };
   onChange(refresh);
   onChange(() => drawAsked().catch((error) => {
     if (error.name !== "AbortError") byId("asked").textContent = error.message;
