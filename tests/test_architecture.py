@@ -16,7 +16,19 @@ ALLOWED = {
 ORDER = {
     "labelgen": [
         *("samples", "images", "points", "superpixels", "clr", "prompts", "refine", "maskclip", "views"),
-        *("codec", "chunks", "layout", "store", "verify", "label", "backbones", "training", "engines", "generate"),
+        *(
+            "codec",
+            "chunks",
+            "layout",
+            "store",
+            "verify",
+            "suspicion",
+            "label",
+            "backbones",
+            "training",
+            "engines",
+            "generate",
+        ),
         "probe",
     ],
     "labelgen.training": ["order", "schedule", "processes", "checkpoints"],
