@@ -1,9 +1,10 @@
 // The list of images: only the rows that are seen are there, and only their pages are asked for.
 
 import { get } from "./api.js";
-import { change, className, colourOf, onChange, percent, state } from "./state.js";
+import { change, className, colourOf, onChange, state } from "./state.js";
 import { attempt } from "./trouble.js";
 
+export const DOUBTS = { missing: "forgotten?", false: "really there?" };
 const ROW_PX = 46; // as .item in page.css
 const PAGE = 50, MAX_PAGES = 40; // images in a page; pages that are kept
 const JUDGING_MS = 1000; // between two questions how far the judging of tags is
@@ -130,12 +131,8 @@ function hint({ suspect, is_made: isMade, changed }) {
   const parts = [];
   if (changed) parts.push(el("b", {}, "changed"));
   if (!isMade) parts.push("not made yet");
-  else if (suspect) parts.push(swatch(rgb(colourOf(suspect.class))), inWords(suspect));
+  else if (suspect) parts.push(swatch(rgb(colourOf(suspect.class))), `${className(suspect.class)} ${DOUBTS[suspect.kind]}`);
   return el("small", { class: "clip" }, ...parts.flatMap((part) => [part, " "]));
-}
-
-export function inWords({ class: id, kind, score }) {
-  return `${className(id)} ${kind === "missing" ? "missing?" : "there?"} ${percent(score, 0)}`;
 }
 
 // ---- Start ---------------------------------------------------------------------------------------------------------

@@ -102,6 +102,7 @@ function describe(pane, place) {
 async function load(pane, wanted, layer) {
   const { key } = pane, { signal } = leaving;
   pane.element.setAttribute("aria-busy", "true");
+  pane.score.textContent = "";
   const parts = await Promise.allSettled([
     photo(`api/images/${state.image.row}/photo`, signal),
     layerOf(wanted, layer, signal),
@@ -122,7 +123,6 @@ async function load(pane, wanted, layer) {
 /** How right the masks of this image are, said once they are seen. */
 async function showScore(pane, wanted, layer) {
   const { key } = pane;
-  pane.score.textContent = "";
   if (!state.run.has_truth || !state.run.layers.includes(layer)) return;
   const score = await miou(wanted, layer, leaving.signal).catch(() => null); // the pane has said what is wrong
   if (pane.key === key && score !== null) pane.score.textContent = `mIoU ${score.toFixed(1)}`;

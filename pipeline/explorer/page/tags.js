@@ -1,8 +1,8 @@
 // The panel Tags: what an image is said to show, what is suspicious about that, and how to change it.
 
 import { post } from "./api.js";
-import { showImage } from "./list.js";
-import { change, className, classes, colourOf, onChange, percent, state } from "./state.js";
+import { DOUBTS, showImage } from "./list.js";
+import { change, className, classes, colourOf, onChange, state } from "./state.js";
 import { attempt } from "./trouble.js";
 import { save } from "./saved.js";
 
@@ -43,8 +43,8 @@ function refresh() {
   const { image } = state;
   byId("undo-tag").disabled = !state.canUndo;
   const { changedTags, areTagsSaved } = state, images = changedTags === 1 ? "1 image" : `${changedTags} images`;
-  byId("save-tags").disabled = areTagsSaved && !changedTags;
-  byId("tag-changes").textContent = `${changedTags ? `${images} changed` : "no changes"}${areTagsSaved ? "" : ", not saved"}`;
+  byId("save-tags").disabled = areTagsSaved;
+  byId("tag-changes").textContent = changedTags ? `${images} changed, ${areTagsSaved ? "saved" : "not saved"}` : "no changes";
   if (!image) return;
   const open = openSuspects();
   byId("suspects").replaceChildren(...(open.length ? open.map(makeSuspect) : [el("p", { class: "muted" },
@@ -60,9 +60,9 @@ function refresh() {
 
 function makeSuspect({ class: id, kind, score }) {
   const isMissing = kind === "missing";
-  const why = isMissing ? `forgotten? It would win ${percent(score)}` : `really there? ${percent(score)} sure that not`;
   return el("div", { class: "suspect" }, swatch(rgb(colourOf(id))),
-    el("span", {}, el("strong", {}, className(id)), ` ${why}`),
+    el("span", {}, el("strong", {}, className(id)), ` ${DOUBTS[kind]} `,
+      el("small", { class: "muted", title: "how suspicious, to compare images by" }, score.toFixed(3))),
     button({ onclick: () => setTag(id, isMissing) }, isMissing ? "Add" : "Remove"));
 }
 

@@ -47,7 +47,7 @@ function removeWord(word) {
 let shownTemplates = null;
 
 function refresh() {
-  const { words, run, classId, image } = state, isChanged = areWordsChanged(), changed = changedClasses();
+  const { words, run, classId } = state, isChanged = areWordsChanged(), changed = changedClasses();
   const marked = classes().map(({ name }, id) => [String(id), changed.includes(name) ? `${name} (changed)` : name]);
   setOptions(byId("word-class"), marked, String(classId));
   const list = words.classes[chosen()], saved = run.words.classes[chosen()];
@@ -59,7 +59,7 @@ function refresh() {
   for (const id of ["reset-words", "save-words", "try"]) byId(id).disabled = !isChanged;
   const parts = [...changed, ...(sameLists(words.templates, run.words.templates) ? [] : ["templates"])];
   byId("word-changes").textContent = isChanged ? `changed: ${parts.join(", ")}` : "no changes";
-  drawMoved(isChanged && image?.is_made);
+  drawMoved();
 }
 
 function makeWord(word, isOnly, isNew) {
@@ -72,15 +72,16 @@ function makeWord(word, isOnly, isNew) {
 let moved = null; // the promise that is shown, or waited for
 
 /** What the edited words change in this image. */
-function drawMoved(isChanged) {
-  const promise = isChanged ? withWords() : null;
+function drawMoved() {
+  const place = byId("moved"), isChanged = areWordsChanged();
+  const promise = isChanged && state.image?.is_made ? withWords() : null;
+  if (!promise) {
+    const why = isChanged ? "Not known before the image's pseudo-labels are made." : "Nothing: the words are the store's.";
+    place.replaceChildren(el("p", { class: "muted" }, why));
+  }
   if (promise === moved) return;
   moved = promise;
-  const place = byId("moved");
-  if (!promise) {
-    place.replaceChildren(el("p", { class: "muted" }, "Nothing: the words are as saved."));
-    return;
-  }
+  if (!promise) return;
   place.setAttribute("aria-busy", "true");
   showLooking(promise);
   promise.then((answer) => {
