@@ -44,8 +44,9 @@ async function decodeGray(path, signal) {
   const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
   context.drawImage(picture, 0, 0);
   picture.close();
-  const { data } = context.getImageData(0, 0, width, height);
-  return { values: Uint8Array.from({ length: width * height }, (_, k) => data[4 * k]), width, height };
+  const { data } = context.getImageData(0, 0, width, height), values = new Uint8Array(width * height);
+  for (let k = 0; k < values.length; k += 1) values[k] = data[4 * k];
+  return { values, width, height };
 }
 
 function once(path, make) {

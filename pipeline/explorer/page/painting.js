@@ -14,7 +14,10 @@ export function isHeat(layer) { return ["score", "contest", "word"].includes(lay
 /** What a pane's picture depends on, besides opacity and zoom. */
 export function keyOf(pane, layer) {
   const { image, view, classId, isAlone, words, word, tagTurn } = state;
-  return JSON.stringify([image.row, layer, pane.of, view, classId, isAlone, words, word, tagTurn]);
+  const isOfStore = layer !== "photo" && layer !== "truth", isOfView = isHeat(layer) || layer === "changed";
+  const isOfClass = layer === "score" || isAlone;
+  return JSON.stringify([image.row, layer, isOfStore && [pane.of, words, tagTurn], isOfView && view,
+    isOfClass && [classId, isAlone], layer === "word" && word]);
 }
 
 /** What lies over the photo: {overlay, ids, say}, a picture, its classes if it shows any, and what a place in it says.
@@ -33,9 +36,10 @@ export async function layerOf(pane, layer, signal) {
 async function changedOf(signal) {
   const addresses = await Promise.all([BEFORE, NOW].map((of) => address(of, state.view)));
   const [{ values: before }, { values: now, width }] = await Promise.all(addresses.map((path) => gray(path, signal)));
-  const table = classTable(), packed = Uint32Array.from(now, (id, k) => (id === before[k] ? UNCHANGED : table[id]));
+  const table = classTable();
   const say = (k) => (now[k] === before[k] ? "as before" : `${className(before[k])} → ${className(now[k])}`);
-  return { overlay: await picture(packed, width), ids: now, say };
+  const overlay = await picture(now.length, width, (k) => (now[k] === before[k] ? UNCHANGED : table[now[k]]));
+  return { overlay, ids: now, say };
 }
 
 /** The two classes that fight most, as text; "" where none do. */
@@ -87,8 +91,11 @@ function heatTable() {
   });
 }
 
-function paint({ values, width }, table) { return picture(Uint32Array.from(values, (value) => table[value]), width); }
+function paint({ values, width }, table) { return picture(values.length, width, (k) => table[values[k]]); }
 
-function picture(packed, width) {
+/** packedAt: the packed colour at each place in scan order. */
+function picture(length, width, packedAt) {
+  const packed = new Uint32Array(length);
+  for (let k = 0; k < length; k += 1) packed[k] = packedAt(k);
   return createImageBitmap(new ImageData(new Uint8ClampedArray(packed.buffer), width));
 }
