@@ -2,6 +2,7 @@
 
 import json
 import platform
+import re
 import shlex
 import sys
 import uuid
@@ -12,6 +13,11 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = ("carbseg", "torch", "transformers", "accelerate", "datasets", "numpy", "opencv-python", "zarr")
+
+
+def folder_name(dataset: str) -> str:
+    """What a folder of a data set is called by default: its name, without what is special in hf:PATH_OR_NAME."""
+    return re.sub(r"[^\w.-]+", "-", dataset)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -61,7 +61,10 @@ ORDER = {
         *("reporting", "comparing", "ablation", "engines", "iteration", "whole", "tag_sweep", "prediction"),
         "points",
     ],
-    "pipeline.explorer": ["pictures", "session", "app", "server"],
+    "pipeline.explorer": [
+        *("pictures", "memory", "jobs", "moves", "words", "tags", "looking", "reproduction", "images", "masks"),
+        *("ranking", "saving", "session", "app", "server"),
+    ],
     "pipeline.commands": [
         *("options", "labels", "engines", "points", "datasets", "evaluation", "run", "explore", "doctor"),
     ],

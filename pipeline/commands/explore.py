@@ -1,37 +1,84 @@
 """carbseg explore: words, tags and masks on a local page."""
 
-import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from labelgen.samples import InputError
+from pipeline.commands.options import quiet_libraries
+
+if TYPE_CHECKING:
+    from labelgen.samples import Sample
+    from labelgen.store import PseudoLabelStore
+    from pipeline.explorer.looking import Looker
 
 
 @click.command()
-@click.argument("out", type=click.Path(path_type=Path))
-@click.option("--dataset", "name", help="Data set. Default: the one that OUT was made of.")
+@click.argument("out", type=click.Path(file_okay=False))
+@click.option("--dataset", help="Data set. Default: the one that OUT was made of.")
 @click.option("--data-root", help="Its folder. Default: data/DATASET.")
-@click.option("--split", default="train", show_default=True, help="Split to look at.")
-@click.option("--compare", "others", multiple=True, metavar="OUT", help="Another run folder to look at beside it.")
+@click.option("--split", help="Split to look at. Default: train, or another one that OUT holds.")
+@click.option("--compare", "others", multiple=True, metavar="OUT", help="Another run folder, to look at beside it.")
+@click.option("--clip", help="CLIP folder or hub id. Default: the one that OUT was made with.")
+@click.option("--stores", help="Folder or fsspec URL (s3://...) of the pseudo-labels. Default: OUT/labels.")
+@click.option("--config", help="TOML file of settings that OUT was made with.")
+@click.option("--tags", help="Image-level labels that OUT was made with: a CSV or JSON file, or 'auto'.")
+@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="One setting that OUT was made with.")
 @click.option("--port", default=0, type=click.IntRange(0, 65535), help="Default: any that is free.")
 @click.option("--no-browser", is_flag=True, help="Only say where it listens.")
 def explore(
-    out: Path, name: str | None, data_root: str | None, split: str, others: tuple[str, ...], port: int, no_browser: bool
+    out: str,
+    dataset: str | None,
+    data_root: str | None,
+    split: str | None,
+    others: tuple[str, ...],
+    clip: str | None,
+    stores: str | None,
+    config: str | None,
+    tags: str | None,
+    settings: tuple[str, ...],
+    port: int,
+    no_browser: bool,
 ) -> None:
-    """Look at the pseudo-labels of a run folder OUT on a local page; change words and tags, and see the masks change."""
+    """Look at the pseudo-labels of the run folder OUT on a local page, and change words and tags there.
+
+    Masks follow at once. Save writes prompts.toml and tags.csv into OUT, and says the command that takes them.
+    """
     try:
         from pipeline.explorer.server import serve
     except ModuleNotFoundError as error:
         raise InputError(f"the explorer needs {error.name}: pip install 'carbseg[explore]'") from error
-    from labelgen.store import PseudoLabelStore
-    from pipeline.datasets import dataset
+    from pipeline.datasets import dataset as known_dataset
+    from pipeline.explorer.reproduction import Options
     from pipeline.explorer.session import Session
+    from pipeline.runs import folder_name
 
-    stores = [
-        (str(folder), PseudoLabelStore.open(f"{folder}/labels/{split}.zarr")) for folder in (str(out), *others)
-    ]
-    name = name or str(stores[0][1].provenance["dataset"])
-    root = Path(data_root or "data/" + re.sub(r"[^\w.-]+", "-", name))
-    session = Session(out.name, dataset(name, root), root, split, stores)
-    serve(session, port, not no_browser)
+    folder = (stores or f"{out}/labels").rstrip("/")
+    split = split or _first_split(folder)
+    opened = {out: _open(folder, split)} | {other: _open(f"{other}/labels", split) for other in others}
+    store = opened[out]
+    dataset = dataset or str(store.provenance["dataset"])
+    options = Options(dataset, data_root, clip, out, stores, config, settings, tags)
+    root = Path(data_root or f"data/{folder_name(dataset)}")
+
+    def open_looker(sample: "Sample") -> "Looker":
+        quiet_libraries()
+        from pipeline.explorer.looking import Looker
+
+        return Looker.load(options.run(), store, sample)
+
+    spec = known_dataset(dataset, root)
+    serve(Session(options, spec, root, split, opened, open_looker), port, opens_browser=not no_browser)
+
+
+def _first_split(folder: str) -> str:
+    """Train, where there is nothing or no saying."""
+    found = sorted(path.stem for path in Path(folder).glob("*.zarr"))
+    return "train" if "train" in found or not found else found[0]
+
+
+def _open(folder: str, split: str) -> "PseudoLabelStore":
+    from labelgen.store import PseudoLabelStore
+
+    return PseudoLabelStore.open(f"{folder}/{split}.zarr")

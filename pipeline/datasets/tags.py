@@ -38,6 +38,13 @@ class TagConfig:
             )
 
 
+def as_setting(tags: str) -> str:
+    """The setting (NAME=VALUE) that --tags stands for. Raises InputError for what is neither a file nor auto."""
+    if tags != "auto" and not tags.endswith(FORMATS):
+        raise InputError(f"--tags takes a .csv or .json file, or auto, got {tags!r}")
+    return "tags.source=auto" if tags == "auto" else f"tags.file={json.dumps(tags)}"
+
+
 def present_classes(truth_HW: NDArray[np.uint8], min_area: float = 0.0) -> list[int]:
     """Train ids that cover at least `min_area` of a label map, and at least one pixel; void is left out.
 

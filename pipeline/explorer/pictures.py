@@ -3,6 +3,8 @@
 Shapes: C classes, H W pixels of the image, h w of the picture.
 """
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +38,8 @@ def mask_png(classes_HW: NDArray[np.uint8]) -> bytes:
 def share_png(share_HW: NDArray[np.float32]) -> bytes:
     """Shares in 0..1 as 0..255; NaN, where nothing is said, as 0."""
     grey_HW = np.rint(255 * np.nan_to_num(share_HW)).astype(np.uint8)
-    return _encoded(".png", cv2.resize(grey_HW, picture_size(*grey_HW.shape)[::-1], interpolation=cv2.INTER_AREA))
+    small_hw = cv2.resize(grey_HW, picture_size(*grey_HW.shape)[::-1], interpolation=cv2.INTER_AREA)
+    return _encoded(".png", small_hw)
 
 
 def probabilities(logits_CHW: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -47,7 +50,7 @@ def probabilities(logits_CHW: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(powers / np.maximum(powers.sum(0), np.finfo(np.float32).tiny), np.float32)
 
 
-def _encoded(suffix: str, pixels: NDArray[np.uint8], options: list[int] | None = None) -> bytes:
+def _encoded(suffix: str, pixels: NDArray[Any], options: list[int] | None = None) -> bytes:
     done, data = cv2.imencode(suffix, pixels, options or [])
     assert done
     return data.tobytes()
