@@ -58,7 +58,10 @@ def explore(
     split = split or _first_split(folder)
     opened = {out: _open(folder, split)} | {other: _open(f"{other}/labels", split) for other in others}
     store = opened[out]
-    dataset = dataset or str(store.provenance["dataset"])
+    dataset = dataset or store.provenance.get("dataset")
+    if dataset is None:
+        raise InputError(f"{store.path} does not say of what data set it is; name that with --dataset")
+    clip = clip or store.provenance.get("clip_id")
     options = Options(dataset, data_root, clip, out, stores, config, settings, tags)
     root = Path(data_root or f"data/{folder_name(dataset)}")
 

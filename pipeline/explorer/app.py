@@ -80,7 +80,9 @@ def build_app(session: Session) -> Starlette:
     def mask(request: Request) -> Response:
         wanted = shown(request)
         if wanted.layer != TRUTH:
-            return _png(pictures.mask_png(session.masks.mask(wanted)))
+            mask_HW = session.masks.mask(wanted)
+            session.warm_up()  # not before there is something to see
+            return _png(pictures.mask_png(mask_HW))
         truth_HW = session.images.truth(wanted.row)
         if truth_HW is None:
             raise HTTPException(404, "this image has no truth")

@@ -41,7 +41,7 @@ class Job:
             raise _StoppedError
 
     def stop(self, wait_s: float = 0) -> None:
-        """End it after the piece that it works at; wait for that."""
+        """End it after the piece that it works at; wait so long for that."""
         self._is_stopped.set()
         self._thread.join(wait_s)
 

@@ -4,7 +4,6 @@ Shapes: C classes, P sentences, T texts (the classes, or the sentences about the
 """
 
 import threading
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +15,7 @@ from labelgen.codec import DTYPES, decode, encode
 from labelgen.generate import LabelConfig, weights_hash
 from labelgen.label import Labeller, Prepared, prepare
 from labelgen.maskclip import DenseCLIP
-from labelgen.prompts import class_weights, spell_out
+from labelgen.prompts import Sentence, class_weights, spell_out
 from labelgen.samples import InputError, Sample
 from labelgen.store import ImageLogits, LocalView, PseudoLabelStore, average_zooms
 from pipeline.config import build
@@ -46,7 +45,7 @@ class Looker:
         """Raises InputError for another CLIP than the store's."""
         if weights_hash(dense) != store.provenance["clip"]["weights_sha256"]:
             raise InputError(f"this is not the CLIP that made {store.path}; name that one with --clip")
-        self._dense, self._config = dense, label_config(store)
+        self._dense, self._store, self._config = dense, store, label_config(store)
         self._vectors: dict[str, NDArray[np.float32]] = {}
         self._seen = Memory[Features](REMEMBERED)
         self._one_at_a_time = threading.Lock()
@@ -63,12 +62,13 @@ class Looker:
 
         remember: whether the image will be asked about again.
         """
-        said = spell_out(words.names, words.templates)
-        vectors_PD = self._encode([str(sentence) for sentence in said])
+        said, vectors_PD = self.encode(words)
         weights_CP = class_weights(said, vectors_PD, len(words.names))
         texts_TD = vectors_PD if self._config.per_prompt else weights_CP @ vectors_PD
         memory = self._seen if remember else Memory[Features](1)
         image, features = memory.get(sample["image_id"], lambda: self._look(sample))
+        if image.size != self._store.size(image.image_id):
+            raise InputError(f"{sample['image_path']} has changed since its labels were made; make them again")
         maps = [self._kept(np.tensordot(texts_TD, features_Dhw, 1)) for features_Dhw in features]
         if self._config.per_prompt:
             maps = [np.tensordot(weights_CP, map_Phw, 1) for map_Phw in maps]
@@ -96,13 +96,15 @@ class Looker:
     def _on_share(self, share: float) -> None:
         self.share = share
 
-    def _encode(self, sentences: Sequence[str]) -> NDArray[np.float32]:
-        """(P, D) unit vectors; each sentence is encoded once."""
+    def encode(self, words: Words) -> tuple[list[Sentence], NDArray[np.float32]]:
+        """The sentences, and their unit vectors (P, D); each is encoded once."""
+        said = spell_out(words.names, words.templates)
+        texts = [str(sentence) for sentence in said]
         with self._one_at_a_time:
-            new = [sentence for sentence in dict.fromkeys(sentences) if sentence not in self._vectors]
+            new = [text for text in dict.fromkeys(texts) if text not in self._vectors]
             if new:
                 self._vectors |= dict(zip(new, self._dense.encode_sentences(new).cpu().numpy(), strict=True))
-        return np.stack([self._vectors[sentence] for sentence in sentences])
+        return said, np.stack([self._vectors[text] for text in texts])
 
     def _kept(self, logits_Thw: NDArray[np.float32]) -> NDArray[np.float32]:
         """What is left of a map when it has been in a store."""

@@ -69,6 +69,8 @@ class Masks:
         """(H, W) in 0..1: how likely a class is beside those that are present. None: the word that was asked."""
         logits_CHW = self.logits(shown)
         place = len(logits_CHW) - 1 if train_id is None else train_id
+        if place >= len(logits_CHW):
+            raise InputError(f"there is no class {place}, but {len(logits_CHW)} from 0")
         beside = sorted({*self._present(shown), place})
         return np.asarray(probabilities(logits_CHW[beside])[beside.index(place)])
 
@@ -101,7 +103,7 @@ class Masks:
 
     def source(self, version: str) -> str:
         """Who speaks in these words: the "cache" or "clip"."""
-        return "clip" if self._reworded(self._versions[version]) is None else "cache"
+        return "cache" if version == SAVED or self._reworded(self._versions[version]) is not None else "clip"
 
     @property
     def why_no_clip(self) -> str:
@@ -114,6 +116,8 @@ class Masks:
             return f"words can be changed in labels of the engine {MASKCLIP} only, these are of {engine}"
         if "regions" in about:
             return "these scores were averaged in regions, which are not kept: make labels without them"
+        if about["labels"].get("key_smoothing") or about["labels"].get("prompt_denoising"):
+            return "key_smoothing and prompt_denoising compare all words: make labels without these"
         return f"CLIP must see the images: {self._images.problem}" if self._images.problem else ""
 
     def looker(self) -> "Looker":
@@ -130,6 +134,8 @@ class Masks:
 
     def _ask(self, shown: Shown, remember: bool) -> NDArray[np.float32]:
         store, image_id = self._store(shown.store), self.stores[OWN].image_ids[shown.row]
+        if shown.layer not in store.mask_views:
+            raise InputError(f"{store.path} has no layer {shown.layer!r}, but {', '.join(store.mask_views)}")
         if shown.words == SAVED or shown.store != OWN:
             return store.logits(image_id, cast("MaskView", shown.layer))
         words = self._versions[shown.words]

@@ -46,9 +46,8 @@ class Reproduction:
 
     def __init__(self, options: Options, store: PseudoLabelStore, split: str) -> None:
         self._about, self._split = store.provenance, split
-        self._clip = options.clip or str(self._about["clip_id"])
         self.engine = str(self._about.get("engine", {}).get("name", MASKCLIP))
-        self._options = replace(options, out=_free(options.out), stores=None, clip=self._clip)
+        self._options = replace(options, out=_free(options.out), stores=None)
         self._run = self._options.run(self.engine)
         self._settings = settings_of(store)
 
@@ -80,7 +79,7 @@ class Reproduction:
         words = ["carbseg", "labels", "--dataset", given.dataset]
         for option, value, default in (
             ("--data-root", given.data_root, None),
-            ("--clip", self._clip, TINY_CLIP),
+            ("--clip", given.clip, TINY_CLIP),
             ("--engine", self.engine, MASKCLIP),
             ("--out", given.out, None),
             ("--split", self._split, "train"),

@@ -69,6 +69,7 @@ class Session:
         self.masks = Masks(by_key, self.images, self._tags, self._versions, open_looker)
         self._ranking = Ranking(self.store)
         self._tries: list[Job] = []
+        self._warming: Job | None = None
         self._keeper = Keeper(options, self.store, split, self.images, self._classes)
 
     # ---- What there is -------------------------------------------------------------------------------------------
@@ -137,6 +138,11 @@ class Session:
         mask_HW = self.masks.mask(shown)
         truth_HW = self.images.truth(shown.row, (mask_HW.shape[0], mask_HW.shape[1]))
         return {"miou": None if truth_HW is None else miou(count_pixels(truth_HW, mask_HW, len(self._classes)))}
+
+    def warm_up(self) -> None:
+        """Load CLIP in the background, so that the first change of words need not wait for it."""
+        if self._warming is None and not self.store.sentences and not self.masks.why_no_clip:
+            self._warming = Job(1, lambda step: self.masks.looker().encode(self._words))
 
     def _item(self, row: int, is_made: bool) -> Json:
         suspects = self._ranking.of(row)
@@ -275,5 +281,5 @@ class Session:
     def close(self) -> None:
         """End what runs in the background."""
         self._ranking.stop()
-        for job in self._tries:
+        for job in (*self._tries, *([self._warming] if self._warming else [])):
             job.stop(wait_s=5)
