@@ -52,14 +52,12 @@ function showPanel(panel, focus = true) {
 // ---- Drawing -------------------------------------------------------------------------------------------------------
 
 function refresh() {
-  const { image, run, view, classId, isAlone } = state, shown = shownLayer(active());
+  const { image, classId, isAlone } = state, shown = shownLayer(active());
   byId("image-name").textContent = byId("image-name").title = image?.id ?? "";
   const all = layers();
   byId("layers").replaceChildren(...all.map(({ key, label, short }, k) =>
     button({ "aria-pressed": String(key === shown.key), title: `${label}: key ${k + 1}`, onclick: () => showLayer(key) },
       el("kbd", { "aria-hidden": "true" }, String(k + 1)), short ?? label)));
-  byId("views-label").hidden = run.layers.length < 2 || !["score", "contest", "changed", "word"].includes(shown.key);
-  setOptions(byId("views"), run.layers.map((key) => [key, key]), view);
   byId("opacity").value = state.opacity;
   [...byId("legend").children].forEach((child, id) => {
     child.setAttribute("aria-pressed", String(isAlone && id === classId));
@@ -154,7 +152,6 @@ function listen() {
   byId("zoom-fit").onclick = zoomToFit;
   byId("split").onclick = splitPane;
   byId("opacity").oninput = ({ target }) => setOpacity(Number(target.value));
-  byId("views").onchange = ({ target }) => change({ view: target.value });
   byId("show-help").onclick = () => byId("help").showModal();
   byId("tabs").addEventListener("keydown", onTabKey);
   for (const panel of ["tags", "words"]) byId(`tab-${panel}`).onclick = () => showPanel(panel);

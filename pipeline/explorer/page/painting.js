@@ -11,12 +11,14 @@ const NONE = 255; // no class
 /** Whether a layer shows how much, not which class. */
 export function isHeat(layer) { return ["score", "contest", "word"].includes(layer); }
 
+/** Whether it shows that of the chosen one of global, local and fused. */
+export function isOfView(layer) { return isHeat(layer) || layer === "changed"; }
+
 /** What a pane's picture depends on, besides opacity and zoom. */
 export function keyOf(pane, layer) {
   const { image, view, classId, isAlone, words, word, tagTurn } = state;
-  const isOfStore = layer !== "photo" && layer !== "truth", isOfView = isHeat(layer) || layer === "changed";
-  const isOfClass = layer === "score" || isAlone;
-  return JSON.stringify([image.row, layer, isOfStore && [pane.of, words, tagTurn], isOfView && view,
+  const isOfStore = layer !== "photo" && layer !== "truth", isOfClass = layer === "score" || isAlone;
+  return JSON.stringify([image.row, layer, isOfStore && [pane.of, words, tagTurn], isOfView(layer) && view,
     isOfClass && [classId, isAlone], layer === "word" && word]);
 }
 

@@ -1,7 +1,7 @@
 // The panes: pictures that zoom and move in step, pointers on them, and the pixel under the pointer in words.
 
 import { photo } from "./api.js";
-import { fights, isHeat, keyOf, layerOf, miou } from "./painting.js";
+import { fights, isHeat, isOfView, keyOf, layerOf, miou } from "./painting.js";
 import { MAX_PANES, change, onChange, shownLayer, sources, state } from "./state.js";
 import { Zoom } from "./zoom.js";
 
@@ -20,6 +20,8 @@ function makePane() {
   const pane = { key: "", photo: null, content: null };
   const at = () => drawn.indexOf(pane);
   pane.caption = el("strong", { class: "clip" });
+  pane.view = el("select", { "aria-label": "whose scores these are",
+    onchange: ({ target }) => change({ view: target.value }) });
   pane.ramp = el("span", { class: "muted" }, "low ", el("i", { class: "ramp" }), " high");
   pane.score = el("span", { class: "muted", title: "in this image" });
   pane.of = el("select", { "aria-label": "whose masks this pane shows",
@@ -27,7 +29,7 @@ function makePane() {
   pane.close = button({ "aria-label": "close this pane", title: "key c", onclick: () => closePane(at()) }, "×");
   pane.canvas = el("canvas", { tabindex: "0", role: "img", onfocus: () => choosePane(at()) });
   pane.note = el("p", { class: "note", role: "status" });
-  pane.element = el("div", { class: "pane" }, el("div", { class: "caption" }, pane.caption, pane.of, pane.score, pane.ramp, pane.close),
+  pane.element = el("div", { class: "pane" }, el("div", { class: "caption" }, pane.caption, pane.view, pane.of, pane.score, pane.ramp, pane.close),
     el("div", { class: "picture" }, pane.canvas, pane.note));
   listen(pane.canvas, at);
   return pane;
@@ -86,6 +88,8 @@ function describe(pane, place) {
   const isOfStore = layer !== null && !["photo", "truth", "changed", "word"].includes(layer.key);
   pane.element.setAttribute("aria-current", String(drawn.length > 1 && place === state.active));
   pane.caption.textContent = layer?.label ?? "";
+  pane.view.hidden = state.run.layers.length < 2 || !isOfView(layer?.key);
+  setOptions(pane.view, state.run.layers.map((key) => [key, key]), state.view);
   pane.ramp.hidden = !isHeat(layer?.key);
   pane.of.hidden = from.length < 2 || !isOfStore;
   setOptions(pane.of, from.map(({ key, label }) => [key, label]), wanted.of);

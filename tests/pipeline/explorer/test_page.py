@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from playwright.sync_api import Page, Route, expect
 
 from labelgen.store import PseudoLabelStore
-from labelgen.views import to_mask
 from pipeline.datasets.classes import CAMVID_CLASSES
 from pipeline.datasets.tags import read_tags
 from pipeline.explorer.app import build_app
@@ -28,6 +27,8 @@ from tests.files import image, own_folder
 Opener = Callable[..., Page]
 DESKTOP = {"viewport": {"width": 1300, "height": 800}}
 REFUSED = "Failed to load resource"  # what the console says of an answer that is an error
+
+expect.set_options(timeout=20_000)  # as long as a page waits (open_page)
 
 
 def run_folder(folder: Path, stores: Path) -> Path:
@@ -50,20 +51,22 @@ def explore(open_page: Opener) -> Iterator[Opener]:
     running = []
 
     def opened(*arguments: object, expected: str | None = None, **context: object) -> Page:
-        app = build_app(session_of(*arguments), "token")
-        server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
+        session = session_of(*arguments)
+        config = uvicorn.Config(build_app(session), port=0, log_level="warning", ws="none", lifespan="off")
+        server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run)
         thread.start()
-        running.append((server, thread))
+        running.append((server, thread, session))
         while not server.started:
             thread.join(0.01)
         port = server.servers[0].sockets[0].getsockname()[1]
-        return open_page(f"http://127.0.0.1:{port}/token/", expected, **{**DESKTOP, **context})
+        return open_page(f"http://127.0.0.1:{port}/", expected, **{**DESKTOP, **context})
 
     yield opened
-    for server, thread in running:
-        server.should_exit = server.force_exit = True
+    for server, thread, session in running:
+        server.should_exit = True
         thread.join()
+        session.close()
 
 
 @pytest.fixture
@@ -112,7 +115,7 @@ def test_masks_are_shown_in_the_colours_of_their_classes(explore: Opener, toy: t
     page.locator("#opacity").fill("1")
     store = PseudoLabelStore.open(f"{toy[0]}/labels/val.zarr")
     image_id = page.locator("#image-name").inner_text()
-    mask_HW = to_mask(store.fused_logits(image_id), store.labels_of(image_id))
+    mask_HW = store.mask(image_id, "fused")
     drawn_HW3 = picture(page)
     height, width = mask_HW.shape
     scale = min(drawn_HW3.shape[0] / height, drawn_HW3.shape[1] / width)
@@ -130,6 +133,7 @@ def test_masks_are_shown_in_the_colours_of_their_classes(explore: Opener, toy: t
 
 def test_panes_zoom_and_move_in_step(explore: Opener, toy: tuple[object, ...]) -> None:
     page = explore(*toy)
+    shows(page, "fused")
     press(page, "1", "s", "1")
     shows(page, "photo", "photo")
     whole = picture(page, 0)
@@ -154,7 +158,7 @@ def test_two_stores_stand_side_by_side(explore: Opener, toy: tuple[object, ...],
     page = explore(*toy, "--compare", other)
     shows(page, "fused", "fused")
     assert np.array_equal(picture(page, 0), picture(page, 1))
-    selects = page.locator(".caption select")
+    selects = page.get_by_label("whose masks this pane shows")
     assert selects.nth(0).input_value() != selects.nth(1).input_value()
     press(page, "c")
     shows(page, "fused")
@@ -341,7 +345,7 @@ def test_names_are_text_wherever_they_stand(explore: Opener, clip_folder: Path, 
     carbseg("labels", *data, "--out", tmp_path / "run", "--clip", clip_folder)
     page = explore(tmp_path / "run", *data)
     page.wait_for_selector(".pane[aria-busy=false]")
-    expect(page.locator("#image-name")).to_have_text(f"{evil}.png")
+    expect(page.locator("#image-name")).to_have_text(evil)
     assert page.locator("#tags .clip").all_inner_texts() == ["<b>bold</b>", evil, "{{x}}"]
     press(page, "w")
     page.get_by_label("a word to add").fill(evil)
