@@ -2,7 +2,10 @@
 
 /** An error whose message a person should read; status: the answer's, if there was one. */
 export class Refused extends Error {
-  constructor(message, status = null) { super(message); this.status = status; }
+  constructor(message, status = null) {
+    super(message);
+    this.status = status;
+  }
 }
 
 const KEPT = 24; // pictures kept decoded, some MB each
@@ -14,8 +17,8 @@ async function request(path, options) {
     response = await fetch(path, options);
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Refused("The explorer does not answer. Is “carbseg explore” still running? Start it again, and open the "
-      + "address that it prints.");
+    throw new Refused("The explorer does not answer. Is “carbseg explore” still running? Start it again, and open "
+      + "the address that it prints.");
   }
   if (response.ok) return response;
   const { error } = await response.json().catch(() => ({}));

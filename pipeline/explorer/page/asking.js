@@ -13,7 +13,9 @@ export function withWords() {
 }
 
 /** {version, share} of the free word. */
-export function withWord() { return once("word", "api/word", { row: state.image.row, layer: state.view, word: state.word }, 0); }
+export function withWord() {
+  return once("word", "api/word", { row: state.image.row, layer: state.view, word: state.word }, state.tagTurn);
+}
 
 function once(what, path, data, turn) {
   const key = JSON.stringify([data, turn]);

@@ -131,7 +131,10 @@ function hint({ suspect, is_made: isMade, changed }) {
   const parts = [];
   if (changed) parts.push(el("b", {}, "changed"));
   if (!isMade) parts.push("not made yet");
-  else if (suspect) parts.push(swatch(rgb(colourOf(suspect.class))), `${className(suspect.class)} ${DOUBTS[suspect.kind]}`);
+  else if (suspect) {
+    const { class: id, kind } = suspect;
+    parts.push(swatch(rgb(colourOf(id))), `${className(id)} ${DOUBTS[kind]}`);
+  }
   return el("small", { class: "clip" }, ...parts.flatMap((part) => [part, " "]));
 }
 

@@ -35,7 +35,8 @@ function togglePhoto() {
 }
 
 function toggleBefore() {
-  if (sources().some(({ key }) => key === BEFORE)) changePane(state.active, { of: active().of === BEFORE ? NOW : BEFORE });
+  if (!sources().some(({ key }) => key === BEFORE)) return;
+  changePane(state.active, { of: active().of === BEFORE ? NOW : BEFORE });
 }
 
 function stepClass(by) { change({ classId: (state.classId + by + classes().length) % classes().length }); }
@@ -55,8 +56,8 @@ function refresh() {
   const { image, classId, isAlone } = state, shown = shownLayer(active());
   byId("image-name").textContent = byId("image-name").title = image?.id ?? "";
   const all = layers();
-  byId("layers").replaceChildren(...all.map(({ key, label, short }, k) =>
-    button({ "aria-pressed": String(key === shown.key), title: `${label}: key ${k + 1}`, onclick: () => showLayer(key) },
+  byId("layers").replaceChildren(...all.map(({ key, label, short }, k) => button(
+      { "aria-pressed": String(key === shown.key), title: `${label}: key ${k + 1}`, onclick: () => showLayer(key) },
       el("kbd", { "aria-hidden": "true" }, String(k + 1)), short ?? label)));
   byId("opacity").value = state.opacity;
   [...byId("legend").children].forEach((child, id) => {

@@ -29,7 +29,8 @@ function makePane() {
   pane.close = button({ "aria-label": "close this pane", title: "key c", onclick: () => closePane(at()) }, "×");
   pane.canvas = el("canvas", { tabindex: "0", role: "img", onfocus: () => choosePane(at()) });
   pane.note = el("p", { class: "note", role: "status" });
-  pane.element = el("div", { class: "pane" }, el("div", { class: "caption" }, pane.caption, pane.view, pane.of, pane.score, pane.ramp, pane.close),
+  const { caption, view, of, score, ramp, close } = pane;
+  pane.element = el("div", { class: "pane" }, el("div", { class: "caption" }, caption, view, of, score, ramp, close),
     el("div", { class: "picture" }, pane.canvas, pane.note));
   listen(pane.canvas, at);
   return pane;
@@ -134,7 +135,7 @@ async function showScore(pane, wanted, layer) {
 
 /** Why a pane shows the photo, though it is set to something else. */
 function lacking() {
-  return state.image.is_made ? "" : "This image has no pseudo-labels yet. “carbseg labels”, given again, goes on with it.";
+  return state.image.is_made ? "" : "No pseudo-labels of this image yet: “carbseg labels”, given again, makes them.";
 }
 
 // ---- Drawing -------------------------------------------------------------------------------------------------------
@@ -220,7 +221,8 @@ function drawCross(context) {
 function readOut() {
   const said = drawn.filter(({ content }) => content && underPointer)
     .map(({ caption, content }) => `${caption.textContent}: ${content.say(placeIn(content, underPointer))}`);
-  byId("readout").textContent = underPointer ? [`x ${underPointer[0]}, y ${underPointer[1]}`, ...said].join(" · ") : "";
+  const place = underPointer ? [`x ${underPointer[0]}, y ${underPointer[1]}`] : [];
+  byId("readout").textContent = [...place, ...said].join(" · ");
 }
 
 /** Where a pixel of the image stands in a layer's values. */

@@ -51,7 +51,7 @@ export function areWordsChanged() {
   return changedClasses().length > 0 || !sameLists(state.words.templates, state.run.words.templates);
 }
 
-export function areTagsChanged() { return state.image !== null && !sameLists(state.image.tags, state.image.tags_saved); }
+export function areTagsChanged({ image } = state) { return image !== null && !sameLists(image.tags, image.tags_saved); }
 
 /** {key, label} of what a pane can show of the image; what comes and goes stands last, so that digits stay. */
 export function layers() {

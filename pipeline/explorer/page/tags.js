@@ -6,6 +6,8 @@ import { change, className, classes, colourOf, onChange, state } from "./state.j
 import { attempt } from "./trouble.js";
 import { save } from "./saved.js";
 
+const SUSPECTS = 5; // that are shown, the worst first
+
 export function setTag(id, present) {
   return attempt(async () => {
     const { row } = state.image, answer = await post("api/tags", { row, class: id, present });
@@ -43,10 +45,11 @@ function refresh() {
   const { image } = state;
   byId("undo-tag").disabled = !state.canUndo;
   const { changedTags, areTagsSaved } = state, images = changedTags === 1 ? "1 image" : `${changedTags} images`;
+  const changes = `${images} changed, ${areTagsSaved ? "saved" : "not saved"}`;
   byId("save-tags").disabled = areTagsSaved;
-  byId("tag-changes").textContent = changedTags ? `${images} changed, ${areTagsSaved ? "saved" : "not saved"}` : "no changes";
+  byId("tag-changes").textContent = changedTags ? changes : "no changes";
   if (!image) return;
-  const open = openSuspects();
+  const open = openSuspects().slice(0, SUSPECTS);
   byId("suspects").replaceChildren(...(open.length ? open.map(makeSuspect) : [el("p", { class: "muted" },
     image.is_made ? "Nothing." : "Not known before the image's pseudo-labels are made.")]));
   const buttons = byId("tags").children;

@@ -76,7 +76,7 @@ function drawMoved() {
   const place = byId("moved"), isChanged = areWordsChanged();
   const promise = isChanged && state.image?.is_made ? withWords() : null;
   if (!promise) {
-    const why = isChanged ? "Not known before the image's pseudo-labels are made." : "Nothing: the words are the store's.";
+    const why = isChanged ? "Not known before the pseudo-labels are made." : "Nothing: the words are the store's.";
     place.replaceChildren(el("p", { class: "muted" }, why));
   }
   if (promise === moved) return;
@@ -112,11 +112,12 @@ async function showLooking(promise) {
 
 /** How much changed class, between which classes, and whether it is for the better. */
 function effect({ changed_pixels: share, moves, miou_before: before, miou_after: after }, where) {
-  const lines = [el("p", { class: "change" }, el("strong", {}, percent(share)), ` of the pixels changed class ${where}`)];
-  if (before != null && after != null) {
-    const gain = after - before, isBetter = gain >= 0;
-    lines.push(el("p", {}, `mIoU ${before.toFixed(1)} → ${after.toFixed(1)} `,
-      el("strong", { class: isBetter ? "better" : "worse" }, `${isBetter ? "+" : "−"}${Math.abs(gain).toFixed(1)}`)));
+  const changed = el("strong", {}, percent(share)), isScored = before != null && after != null;
+  const lines = [el("p", { class: "change" }, changed, ` of the pixels changed class ${where}`)];
+  if (isScored) {
+    const [was, is] = [before.toFixed(1), after.toFixed(1)], gain = is - was; // of what is said
+    const said = `${gain < 0 ? "−" : "+"}${Math.abs(gain).toFixed(1)}`;
+    lines.push(el("p", {}, `mIoU ${was} → ${is} `, el("strong", { class: gain < 0 ? "worse" : "better" }, said)));
   }
   const parts = moves.slice(0, MOVES).map(({ from, to, share: part }) => el("li", {},
     swatch(rgb(colourOf(from))), ` ${className(from)} → `, swatch(rgb(colourOf(to))), ` ${className(to)} `,

@@ -171,7 +171,7 @@ def test_of_ten_thousand_images_only_what_is_seen_is_asked_for(explore: Opener, 
         offset = int(re.findall(r"offset=(\d+)", route.request.url)[0])
         asked.append(offset)
         item = {"tags": [0], "suspect": None, "is_made": True, "changed": False}
-        items = [{**item, "row": row % 3, "id": f"image {row}"} for row in range(offset, offset + 50)]
+        items = [{**item, "row": row, "id": f"image {row}"} for row in range(offset, offset + 50)]
         done = {"state": "done", "done": 1, "total": 1, "error": None}
         route.fulfill(json={"total": 10_000, "items": items, "suspicion": done})
 
@@ -184,14 +184,11 @@ def test_of_ten_thousand_images_only_what_is_seen_is_asked_for(explore: Opener, 
     expect(page.locator("#count")).to_contain_text("10000")
     page.locator("#list").evaluate("list => { list.scrollTop = 200_000 }")
     expect(page.get_by_text("image 4350", exact=True)).to_be_visible()
-    press(page, "/")
-    page.locator("#list").focus()
-    press(page, "End")
-    expect(page.locator("#place")).to_have_text("10000 of 10000")
-    expect(page.locator("[role=option][aria-selected=true]")).to_contain_text("image 9999")
+    page.locator("#list").evaluate("list => { list.scrollTop = list.scrollHeight }")
+    expect(page.get_by_text("image 9999", exact=True)).to_be_visible()
     assert len(asked) <= 5
     assert page.locator("[role=option]").count() < 40
-    assert len(photos) <= 1
+    assert photos == []
 
 
 # ---- Words ---------------------------------------------------------------------------------------------------------
@@ -223,7 +220,7 @@ def test_words_from_the_start_to_the_saved_file(explore: Opener, toy: tuple[obje
     expect(page.locator("#saved-words")).to_contain_text("carbseg labels")
     assert tomllib.loads((Path(str(toy[0])) / "prompts.toml").read_text())["road"] == ["blue sky"]
 
-    page.get_by_role("button", name="All as they were").click()
+    page.get_by_role("button", name="Reset all").click()
     expect(page.locator("#moved")).to_contain_text("Nothing")
     press(page, *"5")
     shows(page, "fused")
