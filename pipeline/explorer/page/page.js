@@ -22,8 +22,8 @@ function showLayer(key) {
 }
 
 function stepLayer(by) {
-  const all = layers(), at = all.indexOf(shownLayer(active()));
-  showLayer(all.at((at + by) % all.length).key);
+  const keys = layers().map(({ key }) => key), at = keys.indexOf(shownLayer(active()).key);
+  showLayer(keys.at((at + by) % keys.length));
 }
 
 let beforePhoto = "fused"; // the layer that was shown before the photo alone

@@ -3,7 +3,8 @@
 import { post } from "./api.js";
 import { attempt } from "./trouble.js";
 
-/** Say in `place` what was saved, and call `done`. A file that somebody else wrote is replaced only if that is wanted. */
+/** Say in `place` what was saved, and call `done`. A file that somebody else wrote is replaced only if that is wanted.
+ */
 export function save(path, data, place, done) {
   return attempt(async () => {
     try {
