@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("out", type=click.Path(file_okay=False))
+@click.argument("out", required=False, type=click.Path(file_okay=False))
 @click.option("--dataset", help="Data set. Default: the one that OUT was made of.")
 @click.option("--data-root", help="Its folder. Default: data/DATASET.")
 @click.option("--split", help="Split to look at. Default: train, or another one that OUT holds.")
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @click.option("--port", default=0, type=click.IntRange(0, 65535), help="Default: any that is free.")
 @click.option("--no-browser", is_flag=True, help="Only say where it listens.")
 def explore(
-    out: str,
+    out: str | None,
     dataset: str | None,
     data_root: str | None,
     split: str | None,
@@ -41,7 +41,7 @@ def explore(
     port: int,
     no_browser: bool,
 ) -> None:
-    """Look at the pseudo-labels of the run folder OUT on a local page, and change words and tags there.
+    """Look at pseudo-labels on a local page, and change words and tags there. OUT: the run folder, or runs/DATASET.
 
     Masks follow at once. Save writes prompts.toml and tags.csv into OUT, and says the command that takes them.
     """
@@ -54,6 +54,9 @@ def explore(
     from pipeline.explorer.session import Session
     from pipeline.runs import folder_name
 
+    if out is None and dataset is None:
+        raise click.UsageError("name a run folder, such as 'carbseg explore runs/toy', or a --dataset")
+    out = out or f"runs/{folder_name(str(dataset))}"
     folder = (stores or f"{out}/labels").rstrip("/")
     split = split or _first_split(folder)
     opened = {out: _open(folder, split)} | {other: _open(f"{other}/labels", split) for other in others}

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from labelgen.codec import DTYPES, decode, encode
 from labelgen.generate import LabelConfig, weights_hash
 from labelgen.label import Labeller, Prepared, prepare
-from labelgen.maskclip import DenseCLIP
+from labelgen.maskclip import DenseCLIP, compare
 from labelgen.prompts import Sentence, class_weights, spell_out
 from labelgen.samples import InputError, Sample
 from labelgen.store import ImageLogits, LocalView, PseudoLabelStore, average_zooms
@@ -25,6 +25,7 @@ from pipeline.stages.labels import load_dense
 from pipeline.stages.run import Run
 
 REMEMBERED = 4  # images whose features are kept
+FEWEST = 16  # sentences at once: the products of very few are rounded in another way than those of many
 Features = tuple[Prepared, list[NDArray[np.float32]]]  # an image without its pixels, and (D, h, w) of each of its views
 
 
@@ -64,12 +65,12 @@ class Looker:
         """
         said, vectors_PD = self.encode(words)
         weights_CP = class_weights(said, vectors_PD, len(words.names))
-        texts_TD = vectors_PD if self._config.per_prompt else weights_CP @ vectors_PD
+        text_TD = torch.from_numpy(vectors_PD if self._config.per_prompt else weights_CP @ vectors_PD)
         memory = self._seen if remember else Memory[Features](1)
         image, features = memory.get(sample["image_id"], lambda: self._look(sample))
         if image.size != self._store.size(image.image_id):
             raise InputError(f"{sample['image_path']} has changed since its labels were made; make them again")
-        maps = [self._kept(np.tensordot(texts_TD, features_Dhw, 1)) for features_Dhw in features]
+        maps = [self._kept(compare(torch.from_numpy(view_Dhw)[None], text_TD)[0].numpy()) for view_Dhw in features]
         if self._config.per_prompt:
             maps = [np.tensordot(weights_CP, map_Phw, 1) for map_Phw in maps]
         wholes = len(self._config.views.global_zooms)
@@ -103,7 +104,8 @@ class Looker:
         with self._one_at_a_time:
             new = [text for text in dict.fromkeys(texts) if text not in self._vectors]
             if new:
-                self._vectors |= dict(zip(new, self._dense.encode_sentences(new).cpu().numpy(), strict=True))
+                batch = [*new, *texts][: max(len(new), FEWEST)]
+                self._vectors |= dict(zip(batch, self._dense.encode_sentences(batch).cpu().numpy(), strict=True))
         return said, np.stack([self._vectors[text] for text in texts])
 
     def _kept(self, logits_Thw: NDArray[np.float32]) -> NDArray[np.float32]:
