@@ -104,7 +104,7 @@ function refresh() {
   byId("list-inner").replaceChildren(...places.map(makeItem));
   const isSeen = place >= first && place < end;
   fill(byId("list"), { "aria-activedescendant": isSeen ? `item-${place}` : "" });
-  byId("place").textContent = total ? `${place < 0 ? "–" : place + 1} of ${total}` : "";
+  byId("place").textContent = place < 0 ? `${total} images` : `${place + 1} of ${total}`;
   byId("previous").disabled = place <= 0;
   byId("next").disabled = place >= total - 1;
   clearTimeout(timer);

@@ -11,7 +11,7 @@ import { attempt } from "./trouble.js";
 
 const TRIED = 20; // images of a trial
 const POLL_MS = 500, LOOKING_MS = 300; // time between two questions how far a trial is; how far CLIP is
-const MOVES = 6; // that are listed
+const MOVES = 6, LEAST = 0.0005; // that are listed, of at least that share of the pixels
 
 let tried = 0; // number of the trial that is shown
 
@@ -116,10 +116,11 @@ function effect({ changed_pixels: share, moves, miou_before: before, miou_after:
   const lines = [el("p", { class: "change" }, changed, ` of the pixels changed class ${where}`)];
   if (isScored) {
     const [was, is] = [before.toFixed(1), after.toFixed(1)], gain = is - was; // of what is said
-    const said = `${gain < 0 ? "−" : "+"}${Math.abs(gain).toFixed(1)}`;
-    lines.push(el("p", {}, `mIoU ${was} → ${is} `, el("strong", { class: gain < 0 ? "worse" : "better" }, said)));
+    const said = gain < 0 ? `−${(-gain).toFixed(1)}` : `+${gain.toFixed(1)}`;
+    lines.push(el("p", {}, `mIoU ${was} → ${is} `,
+      gain ? el("strong", { class: gain < 0 ? "worse" : "better" }, said) : el("span", { class: "muted" }, "as before")));
   }
-  const parts = moves.slice(0, MOVES).map(({ from, to, share: part }) => el("li", {},
+  const parts = moves.filter((move) => move.share >= LEAST).slice(0, MOVES).map(({ from, to, share: part }) => el("li", {},
     swatch(rgb(colourOf(from))), ` ${className(from)} → `, swatch(rgb(colourOf(to))), ` ${className(to)} `,
     el("span", { class: "muted" }, percent(part))));
   return [...lines, el("ul", { class: "moves" }, ...parts)];
