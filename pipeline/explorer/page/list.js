@@ -2,7 +2,7 @@
 
 import { get } from "./api.js";
 import { change, className, colourOf, onChange, state } from "./state.js";
-import { attempt } from "./trouble.js";
+import { attempt, tell } from "./trouble.js";
 
 export const DOUBTS = { missing: "forgotten?", false: "really there?" };
 const ROW_PX = 46; // as .item in page.css
@@ -11,7 +11,7 @@ const JUDGING_MS = 1000; // between two questions how far the judging of tags is
 const SCROLL_MS = 80, TYPE_MS = 250; // what is passed in a shorter time is not asked for
 
 let pages = new Map(); // number -> {promise, items}; items are null until they are there
-let total = 0, showing = 0, timer = null;
+let total = 0, going = 0, showing = 0, timer = null;
 
 function page(number) {
   if (!pages.has(number)) pages.set(number, ask(number));
@@ -51,7 +51,7 @@ export async function reload() {
   const { images } = state.run;
   byId("count").textContent = total === images ? `${images} images` : `${total} of ${images} images`;
   change({ place: placeOf(state.image?.row) });
-  if (byId("sort").value === "suspicion") attempt(() => watchSuspicion(there, first.suspicion));
+  if (byId("sort").value === "suspicion") watchSuspicion(there, first.suspicion).catch(tell);
 }
 
 /** Until all tags are judged the list is in order; then it is asked for anew. */
@@ -73,8 +73,10 @@ export async function goTo(place) {
   if (place < 0 || place >= total) return;
   change({ place });
   reveal();
-  await page(Math.floor(place / PAGE)).promise;
-  if (state.place === place) await showImage(itemAt(place).row);
+  going += 1;
+  const turn = going, asked = page(Math.floor(place / PAGE));
+  await asked.promise;
+  if (turn === going) await showImage(asked.items[place % PAGE].row); // whatever became of the list meanwhile
 }
 
 export function step(by) { return goTo(state.place + by); }
@@ -113,7 +115,7 @@ function refresh() {
 }
 
 async function fetchPages(numbers) {
-  await attempt(() => Promise.all(numbers.map((number) => page(number).promise)));
+  await Promise.all(numbers.map((number) => page(number).promise)).catch(tell);
   refresh();
 }
 

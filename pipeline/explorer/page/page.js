@@ -3,6 +3,7 @@
 import { get } from "./api.js";
 import { goTo, reload, showImage, startList, step } from "./list.js";
 import { changePane, closePane, nextPane, pan, splitPane, startPanes, zoomBy, zoomToFit } from "./panes.js";
+import { redraw } from "./redraw.js";
 import {
   BEFORE, NOW, areWordsChanged, change, className, classes, layers, onChange, shownLayer, sources, state,
 } from "./state.js";
@@ -56,9 +57,11 @@ function refresh() {
   const { image, classId, isAlone } = state, shown = shownLayer(active());
   byId("image-name").textContent = byId("image-name").title = image?.id ?? "";
   const all = layers();
-  byId("layers").replaceChildren(...all.map(({ key, label, short }, k) => button(
-      { "aria-pressed": String(key === shown.key), title: `${label}: key ${k + 1}`, onclick: () => showLayer(key) },
+  redraw(byId("layers"), all.map(({ key, label, short }) => [key, short ?? label]), () =>
+    all.map(({ key, label, short }, k) => button({ onclick: () => showLayer(key) },
       el("kbd", { "aria-hidden": "true" }, String(k + 1)), short ?? label)));
+  [...byId("layers").children].forEach((child, k) =>
+    fill(child, { "aria-pressed": String(all[k].key === shown.key), title: `${all[k].label}: key ${k + 1}` }));
   byId("opacity").value = state.opacity;
   [...byId("legend").children].forEach((child, id) => {
     child.setAttribute("aria-pressed", String(isAlone && id === classId));

@@ -4,6 +4,7 @@ import { post } from "./api.js";
 import { DOUBTS, showImage } from "./list.js";
 import { change, className, classes, colourOf, onChange, state } from "./state.js";
 import { attempt } from "./trouble.js";
+import { redraw } from "./redraw.js";
 import { save } from "./saved.js";
 
 const SUSPECTS = 5; // that are shown, the worst first
@@ -23,9 +24,10 @@ export function undoTag() {
   });
 }
 
-async function onChanged(row, { can_undo: canUndo, changes }) {
+async function onChanged(row, { tags, can_undo: canUndo, changes }) {
   byId("saved-tags").replaceChildren();
-  change({ canUndo, changedTags: changes, areTagsSaved: false, tagTurn: state.tagTurn + 1 });
+  const image = state.image.row === row ? { ...state.image, tags } : state.image;
+  change({ image, canUndo, changedTags: changes, areTagsSaved: false, tagTurn: state.tagTurn + 1 });
   await showImage(row);
 }
 
@@ -50,8 +52,7 @@ function refresh() {
   byId("tag-changes").textContent = changedTags ? changes : "no changes";
   if (!image) return;
   const open = openSuspects().slice(0, SUSPECTS);
-  byId("suspects").replaceChildren(...(open.length ? open.map(makeSuspect) : [el("p", { class: "muted" },
-    image.is_made ? "Nothing." : "Not known before the image's pseudo-labels are made.")]));
+  drawSuspects(open, image.is_made);
   const buttons = byId("tags").children;
   classes().forEach((_, id) => {
     const isThere = image.tags.includes(id), wasThere = image.tags_saved.includes(id);
@@ -59,6 +60,13 @@ function refresh() {
     buttons[id].setAttribute("aria-pressed", String(isThere));
     buttons[id].lastChild.textContent = isThere === wasThere ? "" : isThere ? "added" : "removed";
   });
+}
+
+function drawSuspects(open, isMade) {
+  const place = byId("suspects"), hadFocus = place.contains(document.activeElement);
+  const none = () => [el("p", { class: "muted" }, isMade ? "Nothing." : "Not known before the pseudo-labels are made.")];
+  const isNew = redraw(place, [open, isMade], () => (open.length ? open.map(makeSuspect) : none()));
+  if (isNew && hadFocus) (place.querySelector("button") ?? byId("undo-tag")).focus();
 }
 
 function makeSuspect({ class: id, kind, score }) {

@@ -1,19 +1,21 @@
-// The line that says what went wrong, until something works again or it is closed.
+// The line that says what went wrong, until something that a person does works again, or it is closed.
 
 import { Refused } from "./api.js";
 
-/** What `work` gives; undefined if it failed, which is said. */
+export function tell(error) {
+  if (error.name === "AbortError") return;
+  byId("trouble").firstElementChild.textContent = error.message;
+  byId("trouble").hidden = false;
+  if (!(error instanceof Refused)) throw error; // a mistake of this page: the console shows where
+}
+
+/** What a person wants; if it fails, that is said. */
 export async function attempt(work) {
   try {
-    const result = await work();
+    await work();
     byId("trouble").hidden = true;
-    return result;
   } catch (error) {
-    if (error.name === "AbortError") return undefined;
-    byId("trouble").firstElementChild.textContent = error.message;
-    byId("trouble").hidden = false;
-    if (error instanceof Refused) return undefined;
-    throw error; // a mistake of this page: the console shows where
+    tell(error);
   }
 }
 

@@ -3,6 +3,7 @@
 import { get, post } from "./api.js";
 import { withWord, withWords } from "./asking.js";
 import { changePane } from "./panes.js";
+import { redraw } from "./redraw.js";
 import { save } from "./saved.js";
 import {
   areWordsChanged, change, changedClasses, className, classes, colourOf, onChange, percent, sameLists, state,
@@ -51,7 +52,8 @@ function refresh() {
   const marked = classes().map(({ name }, id) => [String(id), changed.includes(name) ? `${name} (changed)` : name]);
   setOptions(byId("word-class"), marked, String(classId));
   const list = words.classes[chosen()], saved = run.words.classes[chosen()];
-  byId("words").replaceChildren(...list.map((word) => makeWord(word, list.length === 1, !saved.includes(word))));
+  redraw(byId("words"), [list, saved], () =>
+    list.map((word) => makeWord(word, list.length === 1, !saved.includes(word))));
   byId("templates-count").textContent = `Templates (${words.templates.length})`;
   if (words.templates !== shownTemplates) byId("templates").value = words.templates.join("\n");
   shownTemplates = words.templates;

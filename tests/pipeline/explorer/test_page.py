@@ -283,7 +283,12 @@ def test_everything_is_done_with_the_keyboard_alone(explore: Opener, toy: tuple[
     expect(page.get_by_role("dialog")).to_be_visible()
     press(page, "Escape", "ArrowDown", "s")
     shows(page, "global", "photo")
-    press(page, "c", "w", ".")
+    press(page, "c")
+    tab_to(page, "#layers button:nth-child(5)")
+    press(page, "Enter")
+    shows(page, "fused")
+    assert page.evaluate("() => document.activeElement.matches('#layers [aria-pressed=true]')")  # the focus is kept
+    press(page, "w", ".")
     tab_to(page, "#add-word input")
     page.keyboard.type("tower")  # no key of the page while one writes
     press(page, "Enter")
