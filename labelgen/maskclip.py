@@ -254,7 +254,7 @@ def compare(features_BDhw: Tensor, text_CD: Tensor) -> Tensor:
     """
     unit_BCD = text_CD.to(features_BDhw).expand(len(features_BDhw), -1, -1)
     products_BCP = torch.bmm(unit_BCD, features_BDhw.flatten(2).contiguous())
-    return products_BCP.unflatten(2, features_BDhw.shape[2:])
+    return products_BCP.reshape(*products_BCP.shape[:2], *features_BDhw.shape[2:])
 
 
 @cache  # making a tensor on a GPU waits for it

@@ -5,7 +5,6 @@ Shapes: C classes, P sentences, T texts (the classes, or the sentences about the
 
 import threading
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -110,6 +109,5 @@ class Looker:
 
     def _kept(self, logits_Thw: NDArray[np.float32]) -> NDArray[np.float32]:
         """What is left of a map when it has been in a store."""
-        dtype: np.dtype[Any] = DTYPES[self._config.precision]
-        stored_Thw, value_range = encode(logits_Thw, dtype)
+        stored_Thw, value_range = encode(logits_Thw, DTYPES[self._config.precision])
         return decode(stored_Thw, np.array(value_range, np.float32))

@@ -4,13 +4,14 @@ Shapes: C classes, H W pixels.
 """
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from labelgen.prompts import spell_out
 from labelgen.samples import InputError, Sample
-from labelgen.store import ImageLogits, MaskView, PseudoLabelStore, in_image
+from labelgen.store import ImageLogits, PseudoLabelStore, in_image
 from labelgen.views import to_mask
 from pipeline.datasets.tags import presence
 from pipeline.explorer.images import Images
@@ -53,7 +54,7 @@ class Masks:
         self._logits = Memory[NDArray[np.float32]](REMEMBERED)
         self._wordings = Memory[PseudoLabelStore | None](REMEMBERED)
         self._looker, self._open_looker = Memory["Looker"](1), open_looker
-        self.share_looked_at: Callable[[], float | None] = lambda: None
+        self._loaded: Looker | None = None
 
     def logits(self, shown: Shown, *, remember: bool = True) -> NDArray[np.float32]:
         """(C, H, W), NaN where nothing is said; one map more where the words ask for one more."""
@@ -120,15 +121,19 @@ class Masks:
             return "key_smoothing and prompt_denoising compare all words: make labels without these"
         return f"CLIP must see the images: {self._images.problem}" if self._images.problem else ""
 
+    @property
+    def share_looked_at(self) -> float | None:
+        """Of the image that CLIP looks at now; None where it looks at none."""
+        return None if self._loaded is None else self._loaded.share
+
     def looker(self) -> "Looker":
         """CLIP, loaded when it is first asked for."""
         if self.why_no_clip:
             raise InputError(self.why_no_clip)
 
         def load() -> "Looker":
-            looker = self._open_looker(next(iter(self._images.all.values())))
-            self.share_looked_at = lambda: looker.share
-            return looker
+            self._loaded = self._open_looker(next(iter(self._images.all.values())))
+            return self._loaded
 
         return self._looker.get(None, load)
 
@@ -137,11 +142,11 @@ class Masks:
         if shown.layer not in store.mask_views:
             raise InputError(f"{store.path} has no layer {shown.layer!r}, but {', '.join(store.mask_views)}")
         if shown.words == SAVED or shown.store != OWN:
-            return store.logits(image_id, cast("MaskView", shown.layer))
+            return store.logits(image_id, shown.layer)
         words = self._versions[shown.words]
         cached = self._reworded(words)
         if cached is not None:
-            return cached.logits(image_id, cast("MaskView", shown.layer))
+            return cached.logits(image_id, shown.layer)
         return _in_layer(self.looker().look(self._images.sample(shown.row), words, remember=remember), shown.layer)
 
     def _reworded(self, words: Words) -> PseudoLabelStore | None:
@@ -162,10 +167,7 @@ class Masks:
 
 def reworded(store: PseudoLabelStore, words: Words) -> PseudoLabelStore | None:
     """The store in other words; None where it does not hold the sentences."""
-    known = {(store.class_names[said.class_id], said.name) for said in store.sentences}
-    asked = {(name, word) for name, some in zip(store.class_names, words.names, strict=False) for word in some}
-    templates = {said.template for said in store.sentences}
-    if len(words.names) > len(store.class_names) or not asked <= known or not set(words.templates) <= templates:
+    if not {*spell_out(words.names, words.templates)} <= {*store.sentences}:
         return None
     return store.reworded(dict(zip(store.class_names, words.names, strict=True)), words.templates)
 

@@ -210,7 +210,7 @@ class Session:
 
     def looking(self) -> Json:
         """What share of an image CLIP has seen; None where it looks at none."""
-        return {"share": self.masks.share_looked_at()}
+        return {"share": self.masks.share_looked_at}
 
     def _count_moves(self, moves: Moves, shown: Shown, *, remember: bool) -> None:
         before_HW = self.masks.mask(shown._replace(words=SAVED), remember=remember)
@@ -218,7 +218,8 @@ class Session:
         moves.add(before_HW, after_HW, self.images.truth(shown.row, (before_HW.shape[0], before_HW.shape[1])))
 
     def _read_words(self, data: Json) -> Words:
-        return Words.read(data, self._classes.names, self._words)
+        # In the order of what is cached: in another one, sums would be rounded otherwise.
+        return Words.read(data, self._classes.names, self._words).in_order_of(self.store.sentences)
 
     # ---- Tags ----------------------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from labelgen.prompts import check_template
+from labelgen.prompts import Sentence, check_template
 from labelgen.samples import InputError
 from pipeline.names import look_up
 
@@ -43,6 +43,13 @@ class Words:
             raise InputError(f"these are more than {MOST_SENTENCES} sentences; use fewer words or templates")
         return cls(tuple(names), chosen)
 
+    def in_order_of(self, said: Sequence[Sentence]) -> "Words":
+        """The same, names and templates in the order of those sentences; what they do not hold comes last."""
+        names = [[sentence.name for sentence in said if sentence.class_id == c] for c in range(len(self.names))]
+        templates = [sentence.template for sentence in said]
+        ordered = tuple(_in_order_of(known, some) for known, some in zip(names, self.names, strict=True))
+        return Words(ordered, _in_order_of(templates, self.templates))
+
     def asking(self, word: object) -> "Words":
         """The same, and one class more of that word. Raises InputError for no word."""
         return Words((*self.names, _texts([word], "word")), self.templates)
@@ -69,6 +76,11 @@ def _texts(texts: object, what: str) -> tuple[str, ...]:
     if bad is not None:
         raise InputError(f"{what}: {bad[:20]!r}... must be one line of at most {LONGEST} characters")
     return typed
+
+
+def _in_order_of(known: Sequence[str], texts: Sequence[str]) -> tuple[str, ...]:
+    first = {text: place for place, text in reversed([*enumerate(known)])}
+    return tuple(sorted(texts, key=lambda text: first.get(text, len(known))))
 
 
 def _quoted(text: str) -> str:

@@ -211,6 +211,7 @@ def test_words_come_from_the_cache_where_it_holds_sentences(
     expected_HW = store.reworded({"car": ["van"]}, ["a {}."]).mask(store.image_ids[0], "fused")
     assert said["source"] == "cache"
     np.testing.assert_array_equal(shown_HW, expected_HW)
+    assert client.ok("/api/words", {"row": 0, "classes": {"car": ["van", "car"]}})["version"] == "saved"  # in any order
     assert client.ok("/api/words", {"row": 0, "classes": {"car": ["bus"]}})["source"] == "clip"
 
 
