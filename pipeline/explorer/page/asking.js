@@ -19,14 +19,14 @@ export function withWord() {
 
 function once(what, path, data, turn) {
   const key = JSON.stringify([data, turn]);
-  if (asked.get(what)?.key !== key) asked.set(what, { key, promise: ask(what, key, path, data) });
+  if (asked.get(what)?.key !== key) asked.set(what, { key, promise: ask(path, data) });
   const { promise } = asked.get(what);
   promise.catch(() => { if (asked.get(what)?.promise === promise) asked.delete(what); });
   return promise;
 }
 
-async function ask(what, key, path, data) {
+async function ask(path, data) {
   await new Promise((resolve) => { setTimeout(resolve, PASSING_MS); });
-  if (asked.get(what).key !== key) throw new DOMException("left meanwhile", "AbortError");
+  if (state.image.row !== data.row) throw new DOMException("left meanwhile", "AbortError");
   return post(path, data);
 }

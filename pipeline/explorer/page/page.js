@@ -27,12 +27,12 @@ function stepLayer(by) {
   showLayer(keys.at((at + by) % keys.length));
 }
 
-let beforePhoto = "fused"; // the layer that was shown before the photo alone
+let beforePhoto = null; // the layer that was shown before the photo alone
 
 function togglePhoto() {
   const { layer } = active();
   if (layer !== "photo") beforePhoto = layer;
-  showLayer(layer === "photo" ? beforePhoto : "photo");
+  showLayer(layer === "photo" ? beforePhoto ?? state.view : "photo");
 }
 
 function toggleBefore() {
@@ -169,7 +169,8 @@ async function start() {
   const run = await get("api/run");
   const view = run.layers.at(-1) ?? "photo", others = run.stores.slice(1, 4);
   state.panes = [{ layer: view, of: NOW }, ...others.map(({ key }) => ({ layer: view, of: key }))];
-  Object.assign(state, { run, view, words: run.words, changedTags: run.changed_tags, areTagsSaved: !run.unsaved.tags });
+  Object.assign(state, { run, view, words: run.words });
+  Object.assign(state, { changedTags: run.changed_tags, areTagsSaved: !run.unsaved.tags, canUndo: run.can_undo });
   drawHeader();
   if (!run.images) return;
   for (const id of ["images", "middle", "side"]) byId(id).hidden = false;

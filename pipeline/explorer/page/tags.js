@@ -64,7 +64,7 @@ function refresh() {
 
 function drawSuspects(open, isMade) {
   const place = byId("suspects"), hadFocus = place.contains(document.activeElement);
-  const none = () => [el("p", { class: "muted" }, isMade ? "Nothing." : "Not known before the pseudo-labels are made.")];
+  const none = () => [el("p", { class: "muted" }, isMade ? "Nothing." : "Not known before its masks are made.")];
   const isNew = redraw(place, [open, isMade], () => (open.length ? open.map(makeSuspect) : none()));
   if (isNew && hadFocus) (place.querySelector("button") ?? byId("undo-tag")).focus();
 }

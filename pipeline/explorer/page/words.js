@@ -120,9 +120,10 @@ function effect({ changed_pixels: share, moves, miou_before: before, miou_after:
     const [was, is] = [before.toFixed(1), after.toFixed(1)], gain = is - was; // of what is said
     const said = gain < 0 ? `−${(-gain).toFixed(1)}` : `+${gain.toFixed(1)}`;
     lines.push(el("p", {}, `mIoU ${was} → ${is} `,
-      gain ? el("strong", { class: gain < 0 ? "worse" : "better" }, said) : el("span", { class: "muted" }, "as before")));
+      gain ? el("strong", { class: gain < 0 ? "worse" : "better" }, said) : "(as before)"));
   }
-  const parts = moves.filter((move) => move.share >= LEAST).slice(0, MOVES).map(({ from, to, share: part }) => el("li", {},
+  const listed = moves.filter((move) => move.share >= LEAST).slice(0, MOVES);
+  const parts = listed.map(({ from, to, share: part }) => el("li", {},
     swatch(rgb(colourOf(from))), ` ${className(from)} → `, swatch(rgb(colourOf(to))), ` ${className(to)} `,
     el("span", { class: "muted" }, percent(part))));
   return [...lines, el("ul", { class: "moves" }, ...parts)];

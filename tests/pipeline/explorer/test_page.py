@@ -91,7 +91,9 @@ def picture(page: Page, pane: int = 0) -> NDArray[np.uint8]:
     page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
     url = page.locator("canvas").nth(pane).evaluate("canvas => canvas.toDataURL()")
     data = np.frombuffer(base64.b64decode(url.partition(",")[2]), np.uint8)
-    return np.asarray(cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB), np.uint8)
+    pixels_BGR = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    assert pixels_BGR is not None
+    return np.asarray(cv2.cvtColor(pixels_BGR, cv2.COLOR_BGR2RGB), np.uint8)
 
 
 def press(page: Page, *keys: str) -> None:
