@@ -73,7 +73,7 @@ class Reproduction:
         wanted: dict[str, Any] = {name: was[name] | self._settings.get(name, {}) for name in was}
         if prompts is not None:
             wanted["labels"] |= {"prompts": str(prompts), "templates": "" if templates is None else str(templates)}
-        if tags is not None and any(setting.startswith("tags.source=") for setting in given.settings):
+        if tags is not None and self._run.config.tags.source == "auto" and self._options.tags != "auto":
             wanted["tags"]["source"] = "data"
         changed = [f"{key}={_as_toml(value)}" for key, _, value in differences(_plain(was), _plain(wanted))]
         words = ["carbseg", "labels", "--dataset", given.dataset]

@@ -93,6 +93,7 @@ class Keeper:
         self._images, self._classes = images, classes
         self._files = Files(Path(options.out))
         self._tags_file: Path | None = None
+        self.saved_tags: dict[int, list[int]] = {}  # of the rows that were changed when they were saved
 
     def save(
         self, words: Words, tags: Tags, *, wants_words: bool = False, wants_tags: bool = False, replace: bool
@@ -109,13 +110,14 @@ class Keeper:
             known = self._known_tags(tags)
             samples = list(self._images.all.values())
             self._tags_file = self._files.write_tags(samples, known, self._classes, self._reread, replace=replace)
+            self.saved_tags = dict(tags.changed)
             files.append(self._tags_file)
             if len(known) < len(samples):
                 notes.append(
                     f"nobody knows the tags of {len(samples) - len(known)} images: add them to {self._tags_file}"
                 )
-        elif tags.changed:
-            notes.append("changed tags are used as they were saved last")
+        elif tags.changed != self.saved_tags:
+            notes.append("tags that were changed since they were saved are not in it")
         if wants_tags and again.engine != MASKCLIP:
             notes.append(f"{again.engine} looks at the tags, too: its scores will not be those that the page shows")
         return {

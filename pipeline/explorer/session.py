@@ -65,7 +65,6 @@ class Session:
         self._asked_words = self._saved_words = self._words
         self._versions = Versions(self._words)
         self._tags = Tags(self._stored_tags)
-        self._saved_tags: dict[int, list[int]] = {}  # what was changed when tags.csv was written
         self.masks = Masks(by_key, self.images, self._tags, self._versions, open_looker)
         self._ranking = Ranking(self.store)
         self._tries: list[Job] = []
@@ -255,15 +254,13 @@ class Session:
 
     def save_tags(self, data: Json) -> Json:
         """Write the tags of all images, and say the command that makes a store with them."""
-        changed = dict(self._tags.changed)
         answer = self._keeper.save(self._saved_words, self._tags, wants_tags=True, replace=data.get("replace") is True)
-        self._saved_tags = changed
-        return answer | {"changes": len(changed)}
+        return answer | {"changes": len(self._keeper.saved_tags)}
 
     def _unsaved(self) -> Json:
         return {
             "words": self._asked_words != self._saved_words,
-            "tags": self._tags.changed != self._saved_tags,
+            "tags": self._tags.changed != self._keeper.saved_tags,
         }
 
     def row(self, data: Json) -> int:

@@ -14,6 +14,8 @@ import pytest
 from numpy.typing import NDArray
 from starlette.testclient import TestClient
 
+from labelgen.layout import StoreLayout
+from labelgen.store import ImageLogits, LocalView, PseudoLabelStore
 from pipeline.explorer.app import build_app
 from pipeline.explorer.session import Session
 from tests.conftest import carbseg
@@ -72,6 +74,30 @@ def run_folder(folder: Path, stores: Path) -> Path:
     """A run folder of its own with the stores' labels, to be written to."""
     shutil.copytree(stores, folder / "labels", ignore=shutil.ignore_patterns("run.json", "*.npz"))
     return folder
+
+
+def begun(path: Path, ids: list[str], names: tuple[str, ...] = ("sky", "car"), **about: Any) -> PseudoLabelStore:
+    """An empty store, two images a shard."""
+    C = len(names)
+    layout = StoreLayout(ids, np.eye(C, 16, dtype=np.float32), [(3, 4)], (2, 2), 1, images_per_shard=2)
+    provenance = {
+        "dataset": "toy",
+        "split": path.stem,
+        "clip_id": "tiny",
+        "classes": {"names": names, "prompts": [[name] for name in names], "palette": [(9, 9, 9)] * C},
+        "labels": {"templates": ["{}."], "dtype": "float32"},
+        "clip": {"weights_sha256": "of another CLIP"},
+        "image_labels": {"source": "data", "min_area": 0.0, "file": ""},
+    }
+    return PseudoLabelStore.create(path, layout, provenance | about)
+
+
+def write(store: PseudoLabelStore, rows: range) -> None:
+    logits = np.zeros((len(store.class_names), 2, 2), np.float32)
+    logits[0] = 1
+    views = [LocalView((0, 0, 8, 8), 1.0, logits)]
+    images = [ImageLogits(store.image_ids[row], (8, 8), [0, 1], [logits], views) for row in rows]
+    store.write_shard(rows, images)
 
 
 @pytest.fixture

@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 
 from labelgen.images import read_image, read_label_map, write_png
-from labelgen.layout import StoreLayout
-from labelgen.store import ImageLogits, LocalView, PseudoLabelStore
+from labelgen.store import PseudoLabelStore
 from labelgen.views import to_mask
 from pipeline.datasets.classes import CAMVID_CLASSES
 from tests.conftest import carbseg, refused
 from tests.files import own_folder
-from tests.pipeline.explorer.conftest import Asker, Client
+from tests.pipeline.explorer.conftest import Asker, Client, begun, write
 
 NAMES = CAMVID_CLASSES.names
 OTHER_WORDS = {"classes": {"car": ["dog"], "sky": ["cloud", "blue"]}}
@@ -318,30 +317,6 @@ def test_changes_of_tags_that_cannot_be(client: Client, asked: dict[str, Any]) -
 
 
 # ---- Stores that are not as they should be -------------------------------------------------------------------------
-
-
-def begun(path: Path, ids: list[str], names: tuple[str, ...] = ("sky", "car"), **about: Any) -> PseudoLabelStore:
-    """An empty store, two images a shard."""
-    C = len(names)
-    layout = StoreLayout(ids, np.eye(C, 16, dtype=np.float32), [(3, 4)], (2, 2), 1, images_per_shard=2)
-    provenance = {
-        "dataset": "toy",
-        "split": path.stem,
-        "clip_id": "tiny",
-        "classes": {"names": names, "prompts": [[name] for name in names], "palette": [(9, 9, 9)] * C},
-        "labels": {"templates": ["{}."], "dtype": "float32"},
-        "clip": {"weights_sha256": "of another CLIP"},
-        "image_labels": {"source": "data", "min_area": 0.0, "file": ""},
-    }
-    return PseudoLabelStore.create(path, layout, provenance | about)
-
-
-def write(store: PseudoLabelStore, rows: range) -> None:
-    logits = np.zeros((len(store.class_names), 2, 2), np.float32)
-    logits[0] = 1
-    views = [LocalView((0, 0, 8, 8), 1.0, logits)]
-    images = [ImageLogits(store.image_ids[row], (8, 8), [0, 1], [logits], views) for row in rows]
-    store.write_shard(rows, images)
 
 
 def test_an_empty_store_says_what_to_do(ask: Asker, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import csv
 import shlex
 import shutil
 import tomllib
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from pipeline.datasets.classes import CAMVID_CLASSES
 from pipeline.datasets.tags import read_tags
 from tests.conftest import carbseg
 from tests.files import own_folder
-from tests.pipeline.explorer.conftest import Asker, Client
+from tests.pipeline.explorer.conftest import Asker, Client, begun, write
 
 NAMES = CAMVID_CLASSES.names
 WORDS = {"classes": {"car": ["dog"], "sky": ["cloud", "blue"]}}
@@ -164,3 +165,18 @@ def test_a_student_is_not_asked_again(ask: Asker, toy: tuple[object, ...]) -> No
     client = ask(*toy)
     assert "explore the run that they were made from" in client.error("/api/tags/save", {})
     assert not (Path(str(toy[0])) / "tags.csv").exists()
+
+
+def test_the_engine_of_the_store_and_its_settings_are_in_the_command(ask: Asker, tmp_path: Path) -> None:
+    root = own_folder(tmp_path / "data", "a.png", classes='["sky", "car"]')
+    engine = {"engine": {"name": "clip-es", "settings": {"confidence": 0.9}, "weights_sha256": {}}}
+    write(begun(tmp_path / "run" / "labels" / "train.zarr", ["a"], dataset="folder", **engine), range(1))
+    client = ask(tmp_path / "run", "--data-root", root, "--set", "tags.source=auto")
+    client.ok("/api/tags", {"row": 0, "class": 1, "present": False})
+    said = client.ok("/api/tags/save", {})
+    words = shlex.split(said["command"])
+    for option, value in (("--engine", "clip-es"), ("--tags", said["file"]), ("--dataset", "folder")):
+        assert words[words.index(option) + 1] == value
+    settings = [value for option, value in pairwise(words) if option == "--set"]
+    assert {"clip_es.confidence=0.9", 'labels.dtype="float32"', 'tags.source="data"'} <= set(settings)
+    assert "clip-es looks at the tags" in said["note"]
