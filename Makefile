@@ -11,14 +11,15 @@ DATASET ?= toy
 SEEDS ?= 3
 DEVICE ?= auto
 ROUNDS ?= 10
-OPTIONS = --dataset $(DATASET) $(if $(DATA_ROOT),--data-root $(DATA_ROOT)) $(if $(CLIP),--clip $(CLIP)) $(if $(OUT),--out $(OUT)) $(ARGS)
+DATA = --dataset $(DATASET) $(if $(DATA_ROOT),--data-root $(DATA_ROOT)) $(if $(CLIP),--clip $(CLIP))
+OPTIONS = $(DATA) $(if $(OUT),--out $(OUT)) $(ARGS)
 # Shorter than the preset: a table that means the same within minutes.
 DEMO := --set train.steps=600 --set train.warmup_steps=170 --set augment.crop_height=128 --set augment.crop_width=256
 QUICK = $(if $(filter toy,$(DATASET)),$(DEMO))
 PACKAGES := pipeline labelgen segtrain evaluation
 WORKERS := --numprocesses logical --maxprocesses 8 --dist loadgroup
 
-.PHONY: setup demo data pseudolabels train eval report ablation engines iterate noise test test-fast chaos bench check format clean
+.PHONY: setup demo data pseudolabels train eval report explore ablation engines iterate noise test test-fast chaos bench check format clean
 
 setup: $(STAMP)
 
@@ -44,6 +45,9 @@ eval: setup
 
 report: setup  ## evaluate, and one HTML page that shows where the noise is: OUT/report.html
 	$(CARBSEG) report $(OPTIONS)
+
+explore: setup  ## a local page: change words and tags, and see the masks change; see docs/explorer.md
+	$(CARBSEG) explore $(OUT) $(DATA) $(ARGS)
 
 ablation: setup  ## the paper's Table 1: every kind of student, SEEDS times
 	$(CARBSEG) ablation $(OPTIONS) --seeds $(SEEDS)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 Precision = Literal["float16", "int8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
-DTYPES = {"float16": np.dtype(np.float16), "int8": np.dtype(np.uint8)}
+DTYPES: dict[Precision, np.dtype[Any]] = {"float16": np.dtype(np.float16), "int8": np.dtype(np.uint8)}
 LEVELS = 255
 
 

@@ -179,7 +179,7 @@ class DenseCLIP(nn.Module):
     def logits(self, pixels_B3HW: Tensor, text_CD: Tensor) -> Tensor:
         """Cosine similarities (B, C, h, w) in [-1, 1] of every patch with unit text vectors (CARB, Eq. 1)."""
         features_BDhw, keys_BPK = self._encode(pixels_B3HW)
-        logits_BChw = torch.einsum("bdhw,cd->bchw", features_BDhw, text_CD.to(features_BDhw))
+        logits_BChw = compare(features_BDhw, text_CD)
         if self.prompt_denoising:
             is_dropped_BC = unlikely_classes(logits_BChw, self._temperature, self.prompt_denoising)
             logits_BChw = drop_classes(logits_BChw, is_dropped_BC)
@@ -247,6 +247,16 @@ class DenseCLIP(nn.Module):
             if self.variant == "sclip":
                 mixed_BAND = mixed_BAND + F.scaled_dot_product_attention(key, key, value)
         return mixed_BAND.transpose(1, 2).flatten(2)
+
+
+def compare(features_BDhw: Tensor, text_CD: Tensor) -> Tensor:
+    """(B, C, h, w) products of patches and texts. On a CPU an image's are the same, to the bit, in any batch.
+
+    One matrix product for each image: how a product's last bits are rounded depends on its size.
+    """
+    unit_BCD = text_CD.to(features_BDhw).expand(len(features_BDhw), -1, -1)
+    products_BCP = torch.bmm(unit_BCD, features_BDhw.flatten(2).contiguous())
+    return products_BCP.reshape(*products_BCP.shape[:2], *features_BDhw.shape[2:])
 
 
 @cache  # making a tensor on a GPU waits for it

@@ -68,11 +68,16 @@ def read_templates(path: str | Path) -> tuple[str, ...]:
         raise InputError(f"no file {path} of templates") from error
     templates = tuple(line for line in lines if line and not line.startswith("#"))
     for template in templates:
-        if template.count("{}") != 1 or template.count("{") + template.count("}") != 2:
-            raise InputError(f"{path}: a template needs exactly one {{}}, got {template!r}")
+        check_template(template, f"{path}: ")
     if not templates:
         raise InputError(f"{path} holds no template; write one a line, such as 'a photo of a {{}}.'")
     return templates
+
+
+def check_template(template: str, where: str = "") -> None:
+    """Raise InputError for what is no template. where: what the message begins with."""
+    if template.count("{}") != 1 or template.count("{") + template.count("}") != 2:
+        raise InputError(f"{where}a template needs exactly one {{}}, got {template!r}")
 
 
 def read_prompts(path: str | Path, classes: ClassSet) -> ClassSet:

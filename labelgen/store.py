@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import zarr
@@ -195,7 +195,7 @@ class PseudoLabelStore:
         """(C, D) unit vectors of the classes."""
         if not self.sentences:
             return np.asarray(self.read("text_vectors"), np.float32)
-        return np.asarray(self._class_weights @ self.read("sentence_vectors"), np.float32)
+        return np.asarray(self._class_weights @ self.read("sentence_vectors")[self._chosen], np.float32)
 
     def reworded(
         self, names: Mapping[str, Sequence[str]] | None = None, templates: Sequence[str] | None = None
@@ -216,16 +216,17 @@ class PseudoLabelStore:
 
     @cached_property
     def _class_weights(self) -> NDArray[np.float32]:
-        """(C, T): logits of classes = weights @ logits of texts."""
-        vectors_PD = self.read("sentence_vectors")
-        weights_CT = np.zeros((len(self.class_names), len(self.sentences)), np.float32)
+        """(C, P): logits of classes = weights @ logits of the chosen sentences."""
         chosen = [self.sentences[place] for place in self._chosen]
-        weights_CT[:, self._chosen] = class_weights(chosen, vectors_PD[self._chosen], len(self.class_names))
-        return weights_CT
+        return class_weights(chosen, self.read("sentence_vectors")[self._chosen], len(self.class_names))
 
     def of_classes(self, logits_Thw: NDArray[np.float32]) -> NDArray[np.float32]:
         """(C, h, w) logits of the classes from those of the texts."""
-        return np.tensordot(self._class_weights, logits_Thw, 1) if self.sentences else logits_Thw
+        if not self.sentences:
+            return logits_Thw
+        # Only what was chosen is added up: then a store that was made of these words alone gives the same, to the bit.
+        chosen = logits_Thw if len(self._chosen) == len(self.sentences) else logits_Thw[self._chosen]
+        return np.tensordot(self._class_weights, chosen, 1)
 
     def is_written(self) -> NDArray[np.bool_]:
         """(N,) bool: which images are there. Asked anew at each call, by one listing of the markers."""
@@ -355,10 +356,7 @@ class PseudoLabelStore:
             self._decoded(self._chunk(f"global_logits_{k}", row)[0, :, :h, :w], wholes[k, RANGE])
             for k, (h, w) in enumerate(grids)
         ]
-        if len(maps) == 1:
-            return maps[0]
-        h, w = grids.max(0)
-        return np.asarray(np.mean([resize_logits(m, int(h), int(w)) for m in maps], axis=0), np.float32)
+        return average_zooms(maps)
 
     def local_views(self, image_id: str) -> list[LocalView]:
         """The local views of the image, in the order they were drawn. Raises InputError for a store without any."""
@@ -390,19 +388,11 @@ class PseudoLabelStore:
         "global": the whole image in one view; "local": all local views merged; "fused": the mean of both, which is
         the first where there are no local views.
         """
-        height, width = self.size(image_id)
-        if view == "local":
-            logits_CHW = self._merged_locals(image_id)
-        elif view == "global" or (view == "fused" and view not in self.mask_views):
-            logits_CHW = resize_logits(self.global_logits(image_id), height, width)
-        elif view == "fused":
-            whole_CHW = resize_logits(self.global_logits(image_id), height, width)
-            local_CHW = self._merged_locals(image_id)
-            # Not np.nanmean, which warns of what neither speaks of.
-            mean_CHW = np.where(np.isnan(local_CHW), whole_CHW, (whole_CHW + local_CHW) / 2)
-            logits_CHW = np.where(np.isnan(whole_CHW), local_CHW, mean_CHW)
-        else:
+        if view not in get_args(MaskView):
             raise InputError(f"view must be global, local or fused, got {view!r}")
+        whole_Chw = None if view == "local" else self.global_logits(image_id)
+        has_local = view == "local" or (view == "fused" and view in self.mask_views)
+        logits_CHW = in_image(self.size(image_id), whole_Chw, self.local_views(image_id) if has_local else [])
         return logits_CHW if size is None else resize_logits(logits_CHW, *size)
 
     def mask(self, image_id: str, view: MaskView = "global", size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
@@ -416,9 +406,6 @@ class PseudoLabelStore:
         # One listing tells of all shards; a marker is read in less time, but not thousands of them.
         written = set(self._written_shards()) if len(shards) > 1 else {s for s in shards if self._is_there(s)}
         return [i for i, row in asked if row is None or row // self.images_per_shard not in written]
-
-    def _merged_locals(self, image_id: str) -> NDArray[np.float32]:
-        return merge([(v.box, v.logits) for v in self.local_views(image_id)], *self.size(image_id))
 
     def row(self, image_id: str) -> int:
         """Row of a written image in all arrays. Raises InputError for one that is not there."""
@@ -541,3 +528,30 @@ class PseudoLabelStore:
             for name, count in zip(self.class_names, self.image_labels.sum(0), strict=True)
         )
         return f"<b>{html.escape(repr(self))}</b><table><tr><th>class</th><th>images</th></tr>{rows}</table>"
+
+
+def average_zooms(maps: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """(C, h, w) logits of a whole image from those at each zoom, averaged on the finest grid."""
+    if len(maps) == 1:
+        return maps[0]
+    h, w = (max(m.shape[side] for m in maps) for side in (1, 2))
+    return np.asarray(np.mean([resize_logits(m, h, w) for m in maps], axis=0), np.float32)
+
+
+def in_image(
+    size: tuple[int, int], whole_Chw: NDArray[np.float32] | None, local_views: Sequence[LocalView]
+) -> NDArray[np.float32]:
+    """(C, H, W) logits in an image's frame: of the whole, of the local views, or the mean of both where there are both.
+
+    NaN where no view looked.
+    """
+    whole_CHW = None if whole_Chw is None else resize_logits(whole_Chw, *size)
+    if not local_views:
+        assert whole_CHW is not None
+        return whole_CHW
+    local_CHW = merge([(view.box, view.logits) for view in local_views], *size)
+    if whole_CHW is None:
+        return local_CHW
+    # Not np.nanmean, which warns of what neither speaks of.
+    mean_CHW = np.where(np.isnan(local_CHW), whole_CHW, (whole_CHW + local_CHW) / 2)
+    return np.where(np.isnan(whole_CHW), local_CHW, mean_CHW)

@@ -12,6 +12,7 @@ from pipeline.commands.datasets import datasets
 from pipeline.commands.doctor import doctor
 from pipeline.commands.engines import engines
 from pipeline.commands.evaluation import evaluate, report
+from pipeline.commands.explore import explore
 from pipeline.commands.labels import labels
 from pipeline.commands.points import points
 from pipeline.commands.run import ablation, export_onnx, iterate, predict, run, train
@@ -71,6 +72,6 @@ def main() -> None:
 
 for command in (
     *(labels, tags, engines, points, train, evaluate, report, run),
-    *(ablation, iterate, predict, export_onnx, datasets, doctor),
+    *(ablation, iterate, predict, export_onnx, datasets, explore, doctor),
 ):
     main.add_command(command)

@@ -33,6 +33,11 @@ def require_folder(path: Path) -> None:
         raise InputError(f"{there} is {what}; choose another OUT (--out), for a folder")
 
 
+def folder_name(dataset: str) -> str:
+    """What a folder of a data set is called by default: its name, without what is special in hf:PATH_OR_NAME."""
+    return re.sub(r"[^\w.-]+", "-", dataset)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write under a temporary name of one's own (jobs of an array may write at once), then rename."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -243,27 +243,35 @@ def browser() -> Iterator["Browser"]:
 
 @pytest.fixture
 def open_page(browser: "Browser") -> Iterator[Callable[..., "Page"]]:
-    """Opens a file from disk. At the end: no dialog, no error, and no request beyond the file itself."""
+    """Opens a file from disk, or an address. At the end: no dialog, no error, and no request beyond what was opened.
+
+    expected: what the console may say.
+    """
     trouble: list[str] = []
     contexts = []
 
-    def watch_request(url: str) -> None:
-        if not url.startswith(("file:", "data:")):
+    def watch_request(url: str, home: str) -> None:
+        if not url.startswith((home, "data:")):
             trouble.append(f"request of {url}")
+
+    def watch_console(text: str, expected: str | None) -> None:
+        if expected is None or expected not in text:
+            trouble.append(text)
 
     def refuse(dialog: "Dialog") -> None:
         trouble.append(dialog.message)
         dialog.dismiss()
 
-    def opened(file: Path, **context: Any) -> "Page":
+    def opened(place: Path | str, expected: str | None = None, **context: Any) -> "Page":
+        home = place if isinstance(place, str) else place.as_uri()
         contexts.append(browser.new_context(**context))
         page = contexts[-1].new_page()
         page.set_default_timeout(20_000)
-        page.on("request", lambda request: watch_request(request.url))
-        page.on("console", lambda message: trouble.append(message.text))
+        page.on("request", lambda request: watch_request(request.url, home))
+        page.on("console", lambda message: watch_console(message.text, expected))
         page.on("pageerror", lambda error: trouble.append(str(error)))
         page.on("dialog", refuse)
-        page.goto(file.as_uri())
+        page.goto(home)
         return page
 
     yield opened

@@ -30,7 +30,7 @@ ORDER = {
     ],
     "pipeline": [
         *("names", "progress", "runs", "datasets", "toy", "config", "suggestion", "stages"),
-        *("commands", "cli", "__main__"),
+        *("explorer", "commands", "cli", "__main__"),
     ],
     "labelgen.engines": [
         *("engine", "hub", "things", "clip_es", "proxyclip", "network", "fit", "cam", "clims", "one_pixel"),
@@ -49,7 +49,13 @@ ORDER = {
         *("statistics", "reporting", "comparing", "ablation", "engines", "iteration", "whole", "tag_sweep"),
         *("prediction", "points", "doctor"),
     ],
-    "pipeline.commands": ["options", "labels", "tags", "engines", "points", "datasets", "evaluation", "run", "doctor"],
+    "pipeline.explorer": [
+        *("pictures", "memory", "jobs", "moves", "words", "tags", "looking", "reproduction", "images", "masks"),
+        *("ranking", "saving", "session", "app", "server"),
+    ],
+    "pipeline.commands": [
+        *("options", "labels", "tags", "engines", "points", "datasets", "evaluation", "run", "explore", "doctor"),
+    ],
     "pipeline.toy": ["canvas", "textures", "sprites", "scenes", "web", "pretrain"],
 }
 

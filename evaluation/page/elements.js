@@ -31,4 +31,8 @@ function setOptions(select, pairs, chosen) {
 
 function rgb(colour) { return `rgb(${colour.join(" ")})`; }
 
-function swatch(colour) { return el("i", { class: "swatch", style: `background:${colour}` }); }
+function swatch(colour) {
+  const square = el("i", { class: "swatch" });
+  square.style.background = colour; // not as an attribute, which the policy of a page may forbid
+  return square;
+}

@@ -40,7 +40,7 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
         **others: Any,
     ) -> Any:
         from pipeline.datasets import dataset as known_dataset
-        from pipeline.datasets.tags import FORMATS, GUESSED
+        from pipeline.datasets.tags import as_setting
 
         known_dataset(dataset)  # a typo should not wait for torch
         quiet_libraries()
@@ -48,10 +48,8 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
         if stores is not None and stores.startswith("memory:"):
             raise InputError("stores in memory end with this command; give --stores a folder or another URL")
-        if tags not in (None, *GUESSED) and not str(tags).endswith(FORMATS):
-            raise InputError(f"--tags takes a .csv or .json file, auto or model, got {tags!r}")
         if tags is not None:
-            settings = (*settings, f"tags.source={tags}" if tags in GUESSED else f"tags.file={json.dumps(tags)}")
+            settings = (*settings, as_setting(tags))
         if points is not None:
             settings = (*settings, f"one_pixel.points={json.dumps(points)}")
         return command(run=Run.of(dataset, data_root, clip, out, stores, config, settings, engine), **others)

@@ -1,5 +1,6 @@
 """Image-level labels ("tags"): which classes an image shows, from pixel labels or from a CSV or JSON file."""
 
+import json
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -44,6 +45,13 @@ class TagConfig:
     def is_guessed(self) -> bool:
         """Whether nobody has said what images show."""
         return self.source in GUESSED
+
+
+def as_setting(tags: str) -> str:
+    """The setting (NAME=VALUE) that --tags stands for. Raises InputError for what is neither a file nor a guess."""
+    if tags not in GUESSED and not tags.endswith(FORMATS):
+        raise InputError(f"--tags takes a .csv or .json file, auto or model, got {tags!r}")
+    return f"tags.source={tags}" if tags in GUESSED else f"tags.file={json.dumps(tags)}"
 
 
 def present_classes(truth_HW: NDArray[np.uint8], min_area: float = 0.0) -> list[int]:

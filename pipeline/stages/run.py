@@ -8,7 +8,6 @@ OUT/NAME/                      a student
 OUT/round-N/                   the same of a round of `iterate`
 """
 
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from pipeline.config import RunConfig, as_tree, load_config
 from pipeline.datasets import DatasetSpec, dataset
 from pipeline.datasets.layouts import TRAIN_SPLIT
 from pipeline.progress import progress
-from pipeline.runs import require_folder, write_text
+from pipeline.runs import folder_name, require_folder, write_text
 from pipeline.suggestion import KEPT, Tree, as_toml, look, read_kept, suggest
 
 if TYPE_CHECKING:
@@ -61,7 +60,7 @@ class Run:
 
         file and settings override the data set's preset (`load_config`); a user's own data has none, but what suits it.
         """
-        as_folder = re.sub(r"[^\w.-]+", "-", name)  # of hf:PATH_OR_NAME
+        as_folder = folder_name(name)
         folder = Path(out or f"runs/{as_folder}")
         stores = (stores or str(folder / "labels")).rstrip("/")
         for place in (folder, Path(location(stores))):

@@ -1,0 +1,1 @@
+"""The explorer: a local page on which words and tags are changed, and the masks change with them."""

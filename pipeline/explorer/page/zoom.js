@@ -1,0 +1,51 @@
+// Which part of the image is seen. CSS pixel = scale * (pixel of the image - [left, top]); all panes share one.
+
+const MAX_SCALE = 24; // CSS pixels per pixel of the image
+
+export class Zoom {
+  constructor() { Object.assign(this, { scale: 1, left: 0, top: 0, isFit: true, canvas: [1, 1], image: [1, 1] }); }
+
+  /** Sizes as [width, height]; an image that is seen as a whole stays so. */
+  resize(canvas, image) {
+    Object.assign(this, { canvas, image });
+    if (this.isFit) this.fit();
+    else this.by(1, 0, 0);
+  }
+
+  fitScale() { return Math.min(this.canvas[0] / this.image[0], this.canvas[1] / this.image[1]); }
+
+  fit() {
+    Object.assign(this, { scale: this.fitScale(), isFit: true });
+    this.keepInside();
+  }
+
+  /** What lies at the CSS pixel (x, y) stays there. */
+  by(factor, x, y) {
+    const least = this.fitScale(), most = Math.max(MAX_SCALE, least);
+    const scale = Math.min(most, Math.max(least, this.scale * factor));
+    this.left += x / this.scale - x / scale;
+    this.top += y / this.scale - y / scale;
+    Object.assign(this, { scale, isFit: scale === least });
+    this.keepInside();
+  }
+
+  /** By CSS pixels. */
+  drag(dx, dy) {
+    this.left -= dx / this.scale;
+    this.top -= dy / this.scale;
+    this.keepInside();
+  }
+
+  /** No empty margin that could be filled; what is smaller than the canvas stands in its middle. */
+  keepInside() {
+    const clamp = (at, size, seen) => (seen >= size ? (size - seen) / 2 : Math.min(size - seen, Math.max(0, at)));
+    this.left = clamp(this.left, this.image[0], this.canvas[0] / this.scale);
+    this.top = clamp(this.top, this.image[1], this.canvas[1] / this.scale);
+  }
+
+  /** The pixel of the image, whole numbers, at a CSS pixel; null beside the image. */
+  pixel(x, y) {
+    const at = [Math.floor(x / this.scale + this.left), Math.floor(y / this.scale + this.top)];
+    return at.every((coordinate, k) => coordinate >= 0 && coordinate < this.image[k]) ? at : null;
+  }
+}

@@ -1,0 +1,400 @@
+"""The explorer's page in a browser, on real stores that a real server shows."""
+
+import base64
+import re
+import shutil
+import threading
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from unittest.mock import patch
+
+import cv2
+import numpy as np
+import pytest
+import uvicorn
+from numpy.typing import NDArray
+from playwright.sync_api import Page, Route, expect
+
+from labelgen.store import PseudoLabelStore
+from pipeline.datasets.classes import CAMVID_CLASSES
+from pipeline.datasets.tags import read_tags
+from pipeline.explorer.app import build_app
+from pipeline.explorer.session import Session
+from tests.conftest import carbseg
+from tests.files import image, own_folder
+
+Opener = Callable[..., Page]
+DESKTOP = {"viewport": {"width": 1300, "height": 800}}
+REFUSED = "Failed to load resource"  # what the console says of an answer that is an error
+
+expect.set_options(timeout=20_000)  # as long as a page waits (open_page)
+
+
+def run_folder(folder: Path, stores: Path) -> Path:
+    """A run folder of its own with the stores' labels, to be written to."""
+    shutil.copytree(stores, folder / "labels", ignore=shutil.ignore_patterns("run.json"))
+    return folder
+
+
+def session_of(*arguments: object) -> Session:
+    """What `carbseg explore` would serve."""
+    with patch("pipeline.explorer.server.serve") as serve:
+        carbseg("explore", *arguments, "--no-browser")
+    session: Session = serve.call_args.args[0]
+    return session
+
+
+@pytest.fixture
+def explore(open_page: Opener) -> Iterator[Opener]:
+    """Serves what `carbseg explore` would, and opens its page."""
+    running = []
+
+    def opened(*arguments: object, expected: str | None = None, **context: object) -> Page:
+        session = session_of(*arguments)
+        config = uvicorn.Config(build_app(session), port=0, log_level="warning", ws="none", lifespan="off")
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, daemon=True)
+        thread.start()
+        while not server.started:
+            thread.join(0.01)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        page = open_page(f"http://127.0.0.1:{port}/", expected, **{**DESKTOP, **context})
+        running.append((page, server, thread, session))
+        return page
+
+    yield opened
+    for page, server, thread, session in running:
+        page.context.close()  # before it misses the server
+        server.should_exit = True
+        thread.join()
+        session.close()
+
+
+@pytest.fixture
+def toy(toy_stores: Path, toy_root: Path, tmp_path: Path) -> tuple[object, ...]:
+    """Arguments of `explore`, for a run of its own."""
+    return run_folder(tmp_path / "run", toy_stores), "--dataset", "toy", "--data-root", toy_root, "--split", "val"
+
+
+def shows(page: Page, *layers: str) -> None:
+    """Wait until the panes show these layers."""
+    expect(page.locator(".pane")).to_have_count(len(layers))
+    for place, layer in enumerate(layers):
+        pane = page.locator(".pane").nth(place)
+        expect(pane).to_have_attribute("data-layer", layer)
+        expect(pane).to_have_attribute("aria-busy", "false")
+
+
+def picture(page: Page, pane: int = 0) -> NDArray[np.uint8]:
+    """(H, W, 3) RGB of what is on the canvas of a pane."""
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    url = page.locator("canvas").nth(pane).evaluate("canvas => canvas.toDataURL()")
+    data = np.frombuffer(base64.b64decode(url.partition(",")[2]), np.uint8)
+    pixels_BGR = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    assert pixels_BGR is not None
+    return np.asarray(cv2.cvtColor(pixels_BGR, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def press(page: Page, *keys: str) -> None:
+    for key in keys:
+        page.keyboard.press(key)
+
+
+def tab_to(page: Page, selector: str) -> None:
+    """Press Tab until something that fits has the focus."""
+    for _ in range(80):
+        if page.evaluate("selector => document.activeElement.matches(selector)", selector):
+            return
+        page.keyboard.press("Tab")
+    raise AssertionError(f"Tab does not reach {selector}")
+
+
+# ---- Looking -------------------------------------------------------------------------------------------------------
+
+
+def test_masks_are_shown_in_the_colours_of_their_classes(explore: Opener, toy: tuple[object, ...]) -> None:
+    page = explore(*toy)
+    shows(page, "fused")
+    page.locator("#opacity").fill("1")
+    store = PseudoLabelStore.open(f"{toy[0]}/labels/val.zarr")
+    image_id = page.locator("#image-name").inner_text()
+    mask_HW = store.mask(image_id, "fused")
+    drawn_HW3 = picture(page)
+    height, width = mask_HW.shape
+    scale = min(drawn_HW3.shape[0] / height, drawn_HW3.shape[1] / width)
+    top, left = (drawn_HW3.shape[0] - scale * height) / 2, (drawn_HW3.shape[1] - scale * width) / 2
+    pixels = [(y, x) for y in range(0, height, 7) for x in range(0, width, 7)]
+    drawn = [tuple(drawn_HW3[int(top + scale * (y + 0.5)), int(left + scale * (x + 0.5))].tolist()) for y, x in pixels]
+    assert drawn == [CAMVID_CLASSES.palette[mask_HW[pixel]] for pixel in pixels]
+
+    press(page, "a")  # sky, the first class, alone
+    chosen = np.array(CAMVID_CLASSES.palette[0])
+    are_chosen, were_chosen = ((drawn == chosen).all(2) for drawn in (picture(page), drawn_HW3))
+    assert 0 < were_chosen.mean() < 1
+    assert (are_chosen == were_chosen).mean() > 0.999  # a pixel of the photo may have this colour
+
+
+def test_panes_zoom_and_move_in_step(explore: Opener, toy: tuple[object, ...]) -> None:
+    page = explore(*toy)
+    shows(page, "fused")
+    press(page, "1", "s", "1")
+    shows(page, "photo", "photo")
+    whole = picture(page, 0)
+    box = page.locator("canvas").nth(1).bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.wheel(0, -800)
+    page.mouse.move(5, 5)
+    zoomed = picture(page, 0)
+    assert not np.array_equal(zoomed, whole)
+    assert np.array_equal(zoomed, picture(page, 1))
+    press(page, "Shift+ArrowRight")
+    assert not np.array_equal(picture(page, 0), zoomed)
+    assert np.array_equal(picture(page, 0), picture(page, 1))
+    page.locator("canvas").nth(0).dblclick()
+    page.mouse.move(5, 5)
+    assert np.array_equal(picture(page, 1), whole)
+
+
+def test_two_stores_stand_side_by_side(explore: Opener, toy: tuple[object, ...], toy_stores: Path) -> None:
+    other = run_folder(Path(str(toy[0])).parent / "other", toy_stores)
+    page = explore(*toy, "--compare", other)
+    shows(page, "fused", "fused")
+    assert np.array_equal(picture(page, 0), picture(page, 1))
+    selects = page.get_by_label("whose masks this pane shows")
+    assert selects.nth(0).input_value() != selects.nth(1).input_value()
+    press(page, "c")
+    shows(page, "fused")
+
+
+def test_of_ten_thousand_images_only_what_is_seen_is_asked_for(explore: Opener, toy: tuple[object, ...]) -> None:
+    asked: list[int] = []
+
+    def many(route: Route) -> None:
+        offset = int(re.findall(r"offset=(\d+)", route.request.url)[0])
+        asked.append(offset)
+        item = {"tags": [0], "suspect": None, "is_made": True, "changed": False}
+        items = [{**item, "row": row, "id": f"image {row}"} for row in range(offset, offset + 50)]
+        done = {"state": "done", "done": 1, "total": 1, "error": None}
+        route.fulfill(json={"total": 10_000, "items": items, "suspicion": done})
+
+    page = explore(*toy)
+    shows(page, "fused")
+    photos: list[str] = []
+    page.on("request", lambda request: photos.append(request.url) if request.url.endswith("/photo") else None)
+    page.route(re.compile(r"/api/images\?.*offset="), many)
+    page.locator("#sort").select_option("order")
+    expect(page.locator("#count")).to_contain_text("10000")
+    page.locator("#list").evaluate("list => { list.scrollTop = 200_000 }")
+    expect(page.get_by_text("image 4350", exact=True)).to_be_visible()
+    page.locator("#list").evaluate("list => { list.scrollTop = list.scrollHeight }")
+    expect(page.get_by_text("image 9999", exact=True)).to_be_visible()
+    assert len(asked) <= 5
+    assert page.locator("[role=option]").count() < 40
+    assert photos == []
+
+
+# ---- Words ---------------------------------------------------------------------------------------------------------
+
+
+def test_words_from_the_start_to_the_saved_file(explore: Opener, toy: tuple[object, ...]) -> None:
+    page = explore(*toy)
+    shows(page, "fused")
+    before = picture(page)
+    page.get_by_role("tab", name="Words").click()
+    page.locator("#word-class").select_option(label="road")
+    page.get_by_label("a word to add").fill("blue sky")
+    page.get_by_role("button", name="Add", exact=True).click()
+    page.get_by_role("button", name="remove road").click()
+    expect(page.locator("#words")).to_contain_text("blue sky")
+    expect(page.locator("#moved .change")).to_have_text(re.compile(r"[1-9].* % of the pixels changed class"))
+    expect(page.locator("#moved")).to_contain_text("mIoU")
+    shows(page, "fused")
+    assert not np.array_equal(picture(page), before)
+    press(page, "Escape", "b")  # out of the field for another word
+    shows(page, "fused")
+    assert np.array_equal(picture(page), before)
+    press(page, "b")
+    page.get_by_role("button", name="Show what changed").click()
+    shows(page, "changed")
+    page.get_by_role("button", name="Try on 20 images").click()
+    expect(page.locator("#tried .change")).to_contain_text("in 3 images")  # all that there are
+    page.get_by_role("button", name="Save words").click()
+    expect(page.locator("#saved-words")).to_contain_text("carbseg labels")
+    assert tomllib.loads((Path(str(toy[0])) / "prompts.toml").read_text())["road"] == ["blue sky"]
+
+    page.get_by_role("button", name="Reset all").click()
+    expect(page.locator("#moved")).to_contain_text("Nothing")
+    press(page, *"5")
+    shows(page, "fused")
+    assert np.array_equal(picture(page), before)
+
+
+def test_any_word_is_asked_and_its_map_shown(explore: Opener, toy: tuple[object, ...]) -> None:
+    page = explore(*toy)
+    shows(page, "fused")
+    press(page, "w")
+    page.get_by_label("a word to ask this image").fill("tram")
+    press(page, "Enter")
+    shows(page, "word")
+    expect(page.locator("#asked")).to_have_text(re.compile(r"“tram” would win [\d.]+ % of this image\."))
+    press(page, "Escape", "6", ".", ".")
+    shows(page, "score")
+    expect(page.locator(".caption strong")).to_have_text("score of pole")
+    press(page, "7")
+    shows(page, "contest")
+    expect(page.locator(".note")).to_contain_text("%")
+
+
+# ---- Tags ----------------------------------------------------------------------------------------------------------
+
+
+def test_tags_from_the_start_to_the_saved_file(explore: Opener, toy: tuple[object, ...]) -> None:
+    page = explore(*toy)
+    shows(page, "fused")
+    image_id = page.locator("#image-name").inner_text()
+    store = PseudoLabelStore.open(f"{toy[0]}/labels/val.zarr")
+    train_id, name = next((k, name) for k, name in enumerate(store.class_names) if not store.labels_of(image_id)[k])
+    before = picture(page)
+    there = page.locator("#tags").get_by_role("button", name=name)
+    there.click()
+    expect(there).to_have_attribute("aria-pressed", "true")
+    expect(there).to_contain_text("added")
+    expect(page.locator("#tag-changes")).to_have_text("1 image changed, not saved")
+    expect(page.locator("[role=option][aria-selected=true]")).to_contain_text("changed")
+    page.get_by_role("button", name="Undo").click()
+    expect(there).to_have_attribute("aria-pressed", "false")
+    shows(page, "fused")
+    assert np.array_equal(picture(page), before)
+    there.click()
+    page.get_by_role("button", name="Save tags").click()
+    expect(page.locator("#saved-tags")).to_contain_text("carbseg labels")
+    expect(page.locator("#tag-changes")).to_have_text("1 image changed, saved")
+    saved = read_tags(Path(str(toy[0])) / "tags.csv", CAMVID_CLASSES)
+    assert any(train_id in labels for key, labels in saved.items() if image_id in key)
+
+
+def test_everything_is_done_with_the_keyboard_alone(explore: Opener, toy: tuple[object, ...]) -> None:
+    page = explore(*toy)
+    shows(page, "fused")
+    press(page, "ArrowRight", "2")
+    expect(page.locator("#place")).to_have_text("2 of 3")
+    shows(page, "truth")
+    press(page, "?")
+    expect(page.get_by_role("dialog")).to_be_visible()
+    press(page, "Escape", "ArrowDown", "s")
+    shows(page, "global", "photo")
+    press(page, "c")
+    tab_to(page, "#layers button:nth-child(5)")
+    press(page, "Enter")
+    shows(page, "fused")
+    assert page.evaluate("() => document.activeElement.matches('#layers [aria-pressed=true]')")  # the focus is kept
+    press(page, "w", ".")
+    tab_to(page, "#add-word input")
+    page.keyboard.type("tower")  # no key of the page while one writes
+    press(page, "Enter")
+    expect(page.locator("#moved .change")).to_contain_text("of the pixels changed class")
+    tab_to(page, "#save-words")
+    press(page, "Enter")
+    expect(page.locator("#saved-words")).to_contain_text("prompts.toml")
+    assert "tower" in tomllib.loads((Path(str(toy[0])) / "prompts.toml").read_text())["building"]
+    press(page, "t")
+    tab_to(page, "#tags button")
+    press(page, " ")
+    expect(page.locator("#tag-changes")).to_have_text("1 image changed, not saved")
+    press(page, "Control+z")
+    expect(page.locator("#tag-changes")).to_have_text("no changes")
+    press(page, " ")
+    expect(page.locator("#tag-changes")).to_have_text("1 image changed, not saved")
+    tab_to(page, "#save-tags")
+    press(page, "Enter")
+    expect(page.locator("#saved-tags")).to_contain_text("tags.csv")
+    assert (Path(str(toy[0])) / "tags.csv").is_file()
+
+
+def test_a_suspicion_is_believed_with_one_key(explore: Opener, toy: tuple[object, ...]) -> None:
+    page = explore(*toy)
+    shows(page, "fused")
+    doubt = page.locator("#suspects .suspect").first
+    name, is_missing = doubt.locator("strong").inner_text(), "forgotten" in doubt.inner_text()
+    press(page, "y")
+    there = page.locator("#tags").get_by_role("button", name=name)
+    expect(there).to_have_attribute("aria-pressed", "true" if is_missing else "false")
+    expect(there).to_contain_text("added" if is_missing else "removed")
+
+
+# ---- Other screens, hostile names, what is broken ------------------------------------------------------------------
+
+
+def test_the_page_fits_a_phone(explore: Opener, toy: tuple[object, ...]) -> None:
+    phone = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True, "color_scheme": "dark"}
+    page = explore(*toy, **phone)
+    shows(page, "fused")
+    assert picture(page).mean() > 0  # it has a size
+    page.get_by_role("button", name="split").tap()
+    shows(page, "fused", "photo")
+    page.get_by_role("tab", name="Words").tap()
+    page.get_by_text("Templates (").tap()
+    assert page.evaluate("() => document.documentElement.scrollWidth") == 390
+    assert page.locator("body").evaluate("body => getComputedStyle(body).backgroundColor") == "rgb(17, 21, 27)"
+    page.get_by_role("button", name="next image").tap()
+    expect(page.locator("#place")).to_have_text("2 of 3")
+
+
+def test_names_are_text_wherever_they_stand(explore: Opener, clip_folder: Path, tmp_path: Path) -> None:
+    evil = "<img src=x onerror=alert(1)>"
+    root = own_folder(tmp_path / "mine", classes=f'["<b>bold</b>", "{evil}", "{{{{x}}}}"]')
+    image(root / "images" / f"{evil}.png", 40, 60, 90)
+    (root / "labels.csv").write_text(f"image,labels\n{evil}.png,<b>bold</b>;{evil}\n")
+    data = ("--dataset", "folder", "--data-root", root)
+    carbseg("labels", *data, "--out", tmp_path / "run", "--clip", clip_folder)
+    page = explore(tmp_path / "run", *data)
+    page.wait_for_selector(".pane[aria-busy=false]")
+    expect(page.locator("#image-name")).to_have_text(evil)
+    assert page.locator("#tags .clip").all_inner_texts() == ["<b>bold</b>", evil, "{{x}}"]
+    press(page, "w")
+    page.get_by_label("a word to add").fill(evil)
+    press(page, "Enter")
+    page.get_by_label("a word to ask this image").fill("<b>")
+    press(page, "Enter")
+    expect(page.locator("#asked")).to_contain_text("“<b>” would win")
+    expect(page.locator("#words li").last).to_contain_text(evil)
+    assert page.locator("b, img").count() == 0
+
+
+def test_an_image_that_is_gone_is_said_and_the_masks_are_there(
+    explore: Opener, toy: tuple[object, ...], toy_root: Path, tmp_path: Path
+) -> None:
+    root = shutil.copytree(toy_root, tmp_path / "data")
+    page = explore(*toy[:4], root, *toy[5:], expected=REFUSED)
+    shows(page, "fused")
+    name = page.locator("#image-name").inner_text()
+    next((root / "val").glob(f"{Path(name).stem}.*")).unlink()
+    page.reload()
+    shows(page, "fused")
+    expect(page.locator(".note")).to_contain_text(Path(name).stem)
+    assert picture(page).mean() > 0
+
+
+def test_a_server_that_has_ended_is_said_in_one_line(explore: Opener, toy: tuple[object, ...]) -> None:
+    page = explore(*toy, expected=REFUSED)
+    shows(page, "fused")
+    page.route("**/api/**", lambda route: route.abort())
+    press(page, "ArrowRight")
+    expect(page.get_by_role("alert")).to_contain_text("Is “carbseg explore” still running?")
+    page.unroute_all()
+    press(page, "ArrowRight")
+    expect(page.get_by_role("alert")).to_be_hidden()
+
+
+def test_a_store_without_images_says_what_to_do(explore: Opener, toy: tuple[object, ...]) -> None:
+    def empty(route: Route) -> None:
+        route.fulfill(json={**route.fetch().json(), "images": 0, "problems": ["no image: run it"]})
+
+    page = explore(*toy)
+    page.route("**/api/run", empty)
+    page.reload()
+    expect(page.get_by_role("heading", name="Nothing to look at yet")).to_be_visible()
+    expect(page.locator("#problems")).to_have_text("no image: run it")
+    expect(page.locator("#panes")).to_be_hidden()
