@@ -200,7 +200,7 @@ def _store_rates(images: int, whole: Shape, local: Shape, views: int, precision:
         return np.asarray(fine + rng.standard_normal(shape) * 0.003, np.float32)
 
     def image(image_id: str) -> ImageLogits:
-        locals_ = [LocalView((0, 0, 512, 256), 1.0, smooth(local)) for _ in range(views)]
+        locals_ = [LocalView((0, 0, GLOBAL[0] // 2, GLOBAL[1] // 2), 1.0, smooth(local)) for _ in range(views)]
         return ImageLogits(image_id, GLOBAL, [0], [smooth(whole)], locals_)
 
     ids = [str(i) for i in range(images)]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from evaluation.scores import Scores
 from evaluation.tables import markdown
-from labelgen.layout import store_exists
+from labelgen.layout import is_begun
 from labelgen.samples import Sample
 from labelgen.store import PseudoLabelStore
 from labelgen.suspicion import gather_evidence, likelihood, suspicion
@@ -72,7 +72,7 @@ def _unlikely_for_its_class(tags_NC: Tags, shares_NC: Scored) -> Scored:
     return unlikely_NC
 
 
-RANDOM, TAKEN = "none: at random", "as `tags suspicious`"
+RANDOM, TAKEN = "none: at random", "as tags suspicious"
 RULES: dict[str, Callable[[Tags, Scored], Scored]] = {
     RANDOM: lambda tags, shares: np.random.default_rng(0).random(tags.shape),
     "unlikely": _unlikely,
@@ -180,7 +180,7 @@ def main() -> None:
     quiet_libraries()
     run = Run.of(options.dataset, options.data_root, out=options.out)
     path = run.store_path(options.split)
-    store = PseudoLabelStore.open(path) if store_exists(path) else make_labels(run, options.split)
+    store = PseudoLabelStore.open(path) if is_begun(path) else make_labels(run, options.split)
     store.require_complete()
     split = Split(run.spec, run.samples(options.split, with_truth=True), store)
     N, C = split.exact_NC.shape

@@ -40,10 +40,11 @@ class Job:
         if self._is_stopped.is_set():
             raise _StoppedError
 
-    def stop(self, wait_s: float = 0) -> None:
-        """End it after the piece that it works at; wait so long for that."""
+    def stop(self, wait_s: float = 0) -> bool:
+        """End it after the piece that it works at; wait so long for that, and say whether it has ended."""
         self._is_stopped.set()
         self._thread.join(wait_s)
+        return not self._thread.is_alive()
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""

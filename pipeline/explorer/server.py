@@ -1,8 +1,10 @@
 """Serving the explorer on this machine only, to whoever knows the token, until it is told to end."""
 
+import os
 import secrets
 import signal
 import socket
+import sys
 import webbrowser
 
 import click
@@ -61,4 +63,6 @@ def serve(session: Session, port: int, *, opens_browser: bool) -> None:
         if opens_browser:
             webbrowser.open(address)
         uvicorn.Server(config).run(sockets=[listener])
-    session.close()
+    if not session.close():
+        sys.stdout.flush()
+        os._exit(0)  # a thread in the midst of torch would abort an interpreter that ends

@@ -276,8 +276,7 @@ class Session:
             raise InputError(f"layer must be one of {', '.join(self.store.mask_views)}, got {layer!r}")
         return str(layer)
 
-    def close(self) -> None:
-        """End what runs in the background."""
+    def close(self) -> bool:
+        """End what runs in the background; whether it has ended: nobody can stop CLIP from being loaded."""
         self._ranking.stop()
-        for job in (*self._tries, *([self._warming] if self._warming else [])):
-            job.stop(wait_s=5)
+        return all(job.stop(wait_s=5) for job in (*self._tries, *([self._warming] if self._warming else [])))

@@ -12,8 +12,8 @@ from labelgen.layout import StoreLayout
 from labelgen.store import ImageLogits, PseudoLabelStore
 from tests.conftest import carbseg, refused
 
-NAMES = ["sky", "the | \x1b[31mroad\n"]
-IDS = ["a", "b,c", 'd"\ne']
+NAMES = ["sky", "the | road"]
+IDS = ["a", "b,c", 'd"\n\x1b[31me']
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def test_the_most_suspicious_tags_are_printed_for_people_with_names_that_do_no_h
     lines = carbseg("tags", "suspicious", out, "--top", 1).stdout.splitlines()
     # Two of three images carry the road, shares tell nothing: (2 + 1) / (3 + 2), times half of the image.
     assert lines[0].split() == ["image", "class", "kind", "score"]
-    assert lines[1:] == [r'd"\ne  the | \x1b[31mroad\n  missing  0.3000']
+    assert lines[1:] == [r'd"\n\x1b[31me  the | road  missing  0.3000']
 
 
 def test_programs_get_csv_or_json_with_the_same_rows(out: Path) -> None:
