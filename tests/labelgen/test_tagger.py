@@ -159,9 +159,7 @@ def test_weights_that_could_hold_code_and_code_beside_them_are_not_taken(tmp_pat
     weights = torch.nn.Linear(1, 1).state_dict()
     (tmp_path / "model.safetensors").rename(tmp_path / "other")
     torch.save(weights, tmp_path / "pytorch_model.bin")
-    with pytest.raises(
-        InputError, match=r"is a pickle.*transformers\.AutoModelForImageClassification\."
-    ):
+    with pytest.raises(InputError, match=r"is a pickle.*transformers\.AutoModelForImageClassification\."):
         tagger(tmp_path)
     (tmp_path / "other").rename(tmp_path / "model.safetensors")
     rewritten(tmp_path, "config.json", model_type="mine", auto_map={"AutoConfig": "mine.Config"})
