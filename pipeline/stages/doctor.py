@@ -18,6 +18,8 @@ import numpy as np
 
 from labelgen.engines.fit import NETWORK
 from labelgen.engines.network import load_network
+from labelgen.engines.one_pixel.engine import NAME as ONE_PIXEL
+from labelgen.engines.one_pixel.fit import load_vectors
 from labelgen.generate import made_differently
 from labelgen.layout import MARKER, differences
 from labelgen.samples import InputError
@@ -155,7 +157,10 @@ def check_models(run: RunFolder) -> Iterator[str]:
     """Students and fitted networks are whole."""
     for folder in run.models:
         try:
-            load_network(folder) if folder.name == NETWORK else load_student(folder)
+            if folder.parent.name == ONE_PIXEL:
+                load_vectors(folder)
+            else:
+                load_network(folder) if folder.name == NETWORK else load_student(folder)
         except InputError:
             remedy = f"delete {folder}, and give the command that made it again"
             if folder.name == STUDENT and folder.parent in run.made_with:

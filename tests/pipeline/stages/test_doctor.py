@@ -8,9 +8,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save_file
 
+from labelgen.engines.one_pixel.representation import ClassVectors
 from pipeline.stages import doctor
 from tests.conftest import carbseg, refused
 from tests.pipeline.stages.conftest import SHORT, SMALL
@@ -184,3 +187,14 @@ def test_a_full_disk_matters_where_something_is_still_to_be_made(run: Path, monk
     missing, line = findings(run)
     assert "2 of 3 images are still to be made" in missing
     assert " needs " in line
+
+
+def test_the_class_vectors_of_one_pixel_are_looked_at_too(tmp_path: Path) -> None:
+    folder = tmp_path / "engine" / "one-pixel" / "network"
+    folder.mkdir(parents=True)
+    save_file({name: np.zeros(1, np.float32) for name in ClassVectors._fields}, folder / "vectors.safetensors")
+    (folder / "fitted.json").write_text("{}")
+    assert not list(doctor.check_models(doctor.RunFolder(tmp_path)))
+    (folder / "vectors.safetensors").write_bytes(b"cut")
+    (said,) = doctor.check_models(doctor.RunFolder(tmp_path))
+    assert f"{folder} cannot be read; delete {folder}" in said
