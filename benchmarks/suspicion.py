@@ -145,13 +145,15 @@ def _miou(counts: NDArray[np.int64]) -> float:
 
 def study(split: Split, noise: Noise, seeds: Sequence[int]) -> str:
     """What there was to mend, and a line for each rule; means over the seeds."""
-    sets, wrong, found = [split.exact_NC], list[int](), {rule: list[list[int]]() for rule in (*RULES, BEST, *IMAGES)}
+    sets, wrong, doubted = [split.exact_NC], list[int](), list[int]()
+    found = {rule: list[list[int]]() for rule in (*RULES, BEST, *IMAGES)}
     for seed in seeds:
         tags_NC = spoilt(noise, split.exact_NC, split.ids, seed)
         is_wrong_NC = tags_NC != split.exact_NC
         sets.append(tags_NC)
         wrong.append(int(is_wrong_NC.sum()))
         scores = {rule: score(tags_NC, split.shares_NC) for rule, score in RULES.items()}
+        doubted.append(int((scores[TAKEN] > 0).sum()))
         scores[BEST] = split.gains(tags_NC, f"{noise.name}, seed {seed}")
         looked_at = {rule: [first_tags(scores_NC, top) for top in TOPS] for rule, scores_NC in scores.items()}
         looked_at |= {title: [first_images(scores[rule], top) for top in TOPS] for title, rule in IMAGES.items()}
@@ -164,7 +166,8 @@ def study(split: Split, noise: Noise, seeds: Sequence[int]) -> str:
     won_R = 100 * ((after_SRT[:, :, -1] - before[:, None]) / (exact - before)[:, None]).mean(0)
     lines = {rule: [*np.mean(found[rule], axis=0), *after_SRT[:, r].mean(0), won_R[r]] for r, rule in enumerate(found)}
     header = [*(f"{what} {top}" for what in ("wrong in first", "mIoU after") for top in TOPS), "% won back"]
-    title = f"{noise.name}: {np.mean(wrong):.0f} wrong tags, mIoU {before.mean():.1f} instead of {exact:.1f}"
+    counts = f"{np.mean(wrong):.0f} wrong tags, {np.mean(doubted):.0f} doubted"
+    title = f"{noise.name}: {counts}, mIoU {before.mean():.1f} instead of {exact:.1f}"
     return f"{title}\n\n{markdown(header, lines)}\n"
 
 

@@ -22,7 +22,7 @@ class Ranking:
         return {key: value for key, value in self._job.as_dict().items() if key != "result"}
 
     def rows(self) -> list[int]:
-        """The most suspicious first, then those of which nothing is said; in order, until that is known."""
+        """The largest sums of scores first, then those without suspects; in order, until that is known."""
         return [*self._found, *(row for row in range(len(self._store)) if row not in self._found)]
 
     def of(self, row: int) -> list[dict[str, Any]]:
@@ -43,4 +43,4 @@ class Ranking:
         by_row: dict[int, list[Suspect]] = defaultdict(list)
         for suspect in suspects(self._store, evidence):
             by_row[suspect.row].append(suspect)
-        return dict(by_row)
+        return dict(sorted(by_row.items(), key=lambda found: -sum(suspect.score for suspect in found[1])))

@@ -106,10 +106,18 @@ def test_shares_that_tell_the_images_apart_without_fail_make_no_certainty() -> N
 
 
 def test_the_score_is_the_share_at_stake_times_how_unlikely_the_tag_is() -> None:
-    tags, shares = np.array([[True, False]]), np.array([[0.25, 0.75]], np.float32)
-    # A false tag: 1 - 2/3, times half of the mean share 1/2; a missing one: 1/3 times what it would win.
-    np.testing.assert_allclose(suspicion(tags, shares), [[1 / 3 * 0.25, 1 / 3 * 0.75]], rtol=1e-6)
-    np.testing.assert_array_equal(suspicion(tags, np.array([[NAN, NAN]], np.float32)), [[0, 0]])
+    tags, shares = np.array([[True, False], *[[False, True]] * 4]), np.array([[0.25, 0.75]] * 5, np.float32)
+    # A false tag: 1 - 2/7, times half of the mean share 1/2; a missing one: 5/7 times what it would win. What the
+    # other images say is wrong by 2/7 only.
+    expected = np.zeros((5, 2))
+    expected[0] = 5 / 7 * 0.25, 5 / 7 * 0.75
+    np.testing.assert_allclose(suspicion(tags, shares), expected, rtol=1e-6)
+    np.testing.assert_array_equal(suspicion(tags, np.full((5, 2), NAN, np.float32)), np.zeros((5, 2)))
+
+
+def test_a_class_that_every_image_carries_is_not_doubted() -> None:
+    tags, shares = np.ones((5, 2), bool), np.array([[0, 0.5]] * 5, np.float32)
+    np.testing.assert_array_equal(suspicion(tags, shares), np.zeros((5, 2)))
 
 
 def test_images_of_which_nothing_is_said_teach_nothing() -> None:
@@ -121,7 +129,8 @@ def test_the_forgotten_class_that_wins_most_comes_first_and_a_false_tag_is_found
     found = suspects(store)
     assert found[0][:4] == (2, "c", 1, "missing")
     claimed = [(suspect.image_id, suspect.class_index) for suspect in found if suspect.kind == "false"]
-    assert claimed.index(("d", 2)) < claimed.index(("b", 2))
+    assert claimed[0] == ("d", 2)
+    assert ("b", 2) not in claimed  # where a patch looks like a car
     scores = [suspect.score for suspect in found]
     assert scores == sorted(scores, reverse=True)
     assert min(scores) > 0
@@ -131,9 +140,10 @@ def test_the_forgotten_class_that_wins_most_comes_first_and_a_false_tag_is_found
 
 
 def test_equals_come_in_the_order_of_images_and_classes(store: PseudoLabelStore) -> None:
-    evidence = Evidence(np.zeros((4, 3), bool), np.full((4, 3), 0.25, np.float32))
+    evidence = Evidence(np.eye(4, 3, dtype=bool), np.full((4, 3), 0.25, np.float32))
     places = [(suspect.row, suspect.class_index) for suspect in suspects(store, evidence)]
-    assert places == [(row, c) for row in range(4) for c in range(3)]
+    missing = [(row, c) for row in range(4) for c in range(3) if row != c]
+    assert places == [(c, c) for c in range(3)] + missing
 
 
 def test_tags_that_are_being_mended_are_judged_instead_of_the_stores(store: PseudoLabelStore) -> None:
@@ -143,7 +153,7 @@ def test_tags_that_are_being_mended_are_judged_instead_of_the_stores(store: Pseu
     assert not store.image_labels[2, 1]
 
 
-def test_an_image_without_tags_is_asked_for_all_that_it_shows(tmp_path: Path) -> None:
+def test_an_image_without_tags_is_asked_for_what_it_likely_shows(tmp_path: Path) -> None:
     store = begun(tmp_path / "train.zarr")
     for name in "ab":
         put(store, name)
@@ -158,7 +168,7 @@ def test_of_an_incomplete_store_what_is_there_is_judged_and_judged_anew_when_the
     assert suspects(store) == []
     for name in "ab":
         put(store, name)
-    assert {suspect.image_id for suspect in suspects(store)} == {"a", "b"}
+    assert suspects(store) == []
     for name in "cd":
         put(store, name)
     assert suspects(store)[0].image_id == "c"

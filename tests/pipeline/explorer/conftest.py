@@ -16,6 +16,7 @@ from starlette.testclient import TestClient
 
 from labelgen.layout import StoreLayout
 from labelgen.store import ImageLogits, LocalView, PseudoLabelStore
+from labelgen.suspicion import won_shares
 from pipeline.explorer.app import build_app
 from pipeline.explorer.session import Session
 from tests.conftest import carbseg
@@ -118,3 +119,17 @@ def ask() -> Iterator[Asker]:
 def toy(toy_stores: Path, toy_root: Path, tmp_path: Path) -> tuple[object, ...]:
     """Arguments of `explore`, for a run of its own with 3 images that have truth."""
     return run_folder(tmp_path / "run", toy_stores), "--data-root", toy_root, "--split", "val"
+
+
+@pytest.fixture
+def forgetful(toy_stores: Path, toy_root: Path, clip_folder: Path, tmp_path: Path) -> tuple[object, ...]:
+    """The same, of a run whose image-level labels forget in the first image the class that wins most of it."""
+    store = PseudoLabelStore.open(toy_stores / "val.zarr")
+    forgotten = store.class_names[won_shares(store.global_logits(store.image_ids[0])).argmax()]
+    rows = [f"{image_id}.png,{';'.join(store.class_names)}" for image_id in store.image_ids]
+    rows[0] = rows[0].replace(f"{forgotten};", "")
+    tags = tmp_path / "tags.csv"
+    tags.write_text("\n".join(["image,labels", *rows]))
+    options = ("--dataset", "toy", "--data-root", toy_root, "--split", "val", "--clip", clip_folder, "--tags", tags)
+    carbseg("labels", *options, "--out", tmp_path / "run")
+    return tmp_path / "run", "--data-root", toy_root, "--split", "val"

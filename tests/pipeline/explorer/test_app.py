@@ -112,19 +112,21 @@ def test_lists_come_in_pages_and_can_be_searched(client: Client, store: PseudoLa
     assert client.ok("/api/images?offset=99")["items"] == []
 
 
-def test_suspicious_tags_come_first_once_they_are_known(ask: Asker, toy: tuple[object, ...]) -> None:
-    client = ask(*toy)
+def test_suspicious_tags_come_first_once_they_are_known(ask: Asker, forgetful: tuple[object, ...]) -> None:
+    client = ask(*forgetful)
     while (page := client.ok("/api/images?sort=suspicion"))["suspicion"]["state"] == "running":
         pass
     assert page["suspicion"]["state"] == "done"
     assert sorted(item["row"] for item in page["items"]) == [0, 1, 2]
-    scores = [item["suspect"]["score"] for item in page["items"] if item["suspect"]]
-    assert scores
-    assert scores == sorted(scores, reverse=True)
-    first = page["items"][0]
-    about = client.ok(f"/api/images/{first['row']}")
-    assert about["suspects"][0] == first["suspect"]
-    assert (first["suspect"]["class"] in about["tags"]) == (first["suspect"]["kind"] == "false")
+    abouts = [client.ok(f"/api/images/{item['row']}") for item in page["items"]]
+    for item, about in zip(page["items"], abouts, strict=True):
+        assert item["suspect"] == (about["suspects"][0] if about["suspects"] else None)
+        for suspect in about["suspects"]:
+            assert (suspect["class"] in about["tags"]) == (suspect["kind"] == "false")
+    assert [(about["row"], about["suspects"][0]["kind"]) for about in abouts[:1]] == [(0, "missing")]
+    sums = [sum(suspect["score"] for suspect in about["suspects"]) for about in abouts]
+    assert sums[0] > 0
+    assert sums == sorted(sums, reverse=True)
 
 
 def test_two_stores_are_shown_side_by_side_each_with_its_own_tags(

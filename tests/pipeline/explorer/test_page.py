@@ -1,48 +1,28 @@
 """The explorer's page in a browser, on real stores that a real server shows."""
 
-import base64
 import re
 import shutil
 import threading
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from unittest.mock import patch
 
-import cv2
 import numpy as np
 import pytest
 import uvicorn
-from numpy.typing import NDArray
 from playwright.sync_api import Page, Route, expect
 
 from labelgen.store import PseudoLabelStore
 from pipeline.datasets.classes import CAMVID_CLASSES
 from pipeline.datasets.tags import read_tags
 from pipeline.explorer.app import build_app
-from pipeline.explorer.session import Session
 from tests.conftest import carbseg
 from tests.files import image, own_folder
+from tests.pipeline.explorer.conftest import run_folder, session_of
+from tests.pipeline.explorer.pages import DESKTOP, Opener, drawn_classes, picture, press, shows, tab_to
 
-Opener = Callable[..., Page]
-DESKTOP = {"viewport": {"width": 1300, "height": 800}}
 REFUSED = "Failed to load resource"  # what the console says of an answer that is an error
-
-expect.set_options(timeout=20_000)  # as long as a page waits (open_page)
-
-
-def run_folder(folder: Path, stores: Path) -> Path:
-    """A run folder of its own with the stores' labels, to be written to."""
-    shutil.copytree(stores, folder / "labels", ignore=shutil.ignore_patterns("run.json"))
-    return folder
-
-
-def session_of(*arguments: object) -> Session:
-    """What `carbseg explore` would serve."""
-    with patch("pipeline.explorer.server.serve") as serve:
-        carbseg("explore", *arguments, "--no-browser")
-    session: Session = serve.call_args.args[0]
-    return session
+PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 
 
 @pytest.fixture
@@ -71,62 +51,17 @@ def explore(open_page: Opener) -> Iterator[Opener]:
         session.close()
 
 
-@pytest.fixture
-def toy(toy_stores: Path, toy_root: Path, tmp_path: Path) -> tuple[object, ...]:
-    """Arguments of `explore`, for a run of its own."""
-    return run_folder(tmp_path / "run", toy_stores), "--dataset", "toy", "--data-root", toy_root, "--split", "val"
-
-
-def shows(page: Page, *layers: str) -> None:
-    """Wait until the panes show these layers."""
-    expect(page.locator(".pane")).to_have_count(len(layers))
-    for place, layer in enumerate(layers):
-        pane = page.locator(".pane").nth(place)
-        expect(pane).to_have_attribute("data-layer", layer)
-        expect(pane).to_have_attribute("aria-busy", "false")
-
-
-def picture(page: Page, pane: int = 0) -> NDArray[np.uint8]:
-    """(H, W, 3) RGB of what is on the canvas of a pane."""
-    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
-    url = page.locator("canvas").nth(pane).evaluate("canvas => canvas.toDataURL()")
-    data = np.frombuffer(base64.b64decode(url.partition(",")[2]), np.uint8)
-    pixels_BGR = cv2.imdecode(data, cv2.IMREAD_COLOR)
-    assert pixels_BGR is not None
-    return np.asarray(cv2.cvtColor(pixels_BGR, cv2.COLOR_BGR2RGB), np.uint8)
-
-
-def press(page: Page, *keys: str) -> None:
-    for key in keys:
-        page.keyboard.press(key)
-
-
-def tab_to(page: Page, selector: str) -> None:
-    """Press Tab until something that fits has the focus."""
-    for _ in range(80):
-        if page.evaluate("selector => document.activeElement.matches(selector)", selector):
-            return
-        page.keyboard.press("Tab")
-    raise AssertionError(f"Tab does not reach {selector}")
-
-
 # ---- Looking -------------------------------------------------------------------------------------------------------
 
 
 def test_masks_are_shown_in_the_colours_of_their_classes(explore: Opener, toy: tuple[object, ...]) -> None:
     page = explore(*toy)
     shows(page, "fused")
-    page.locator("#opacity").fill("1")
     store = PseudoLabelStore.open(f"{toy[0]}/labels/val.zarr")
-    image_id = page.locator("#image-name").inner_text()
-    mask_HW = store.mask(image_id, "fused")
+    mask_HW = store.mask(page.locator("#image-name").inner_text(), "fused")
+    page.locator("#opacity").fill("1")
     drawn_HW3 = picture(page)
-    height, width = mask_HW.shape
-    scale = min(drawn_HW3.shape[0] / height, drawn_HW3.shape[1] / width)
-    top, left = (drawn_HW3.shape[0] - scale * height) / 2, (drawn_HW3.shape[1] - scale * width) / 2
-    pixels = [(y, x) for y in range(0, height, 7) for x in range(0, width, 7)]
-    drawn = [tuple(drawn_HW3[int(top + scale * (y + 0.5)), int(left + scale * (x + 0.5))].tolist()) for y, x in pixels]
-    assert drawn == [CAMVID_CLASSES.palette[mask_HW[pixel]] for pixel in pixels]
+    np.testing.assert_array_equal(drawn_classes(drawn_HW3, mask_HW.shape, CAMVID_CLASSES.palette), mask_HW)
 
     press(page, "a")  # sky, the first class, alone
     chosen = np.array(CAMVID_CLASSES.palette[0])
@@ -231,6 +166,29 @@ def test_words_from_the_start_to_the_saved_file(explore: Opener, toy: tuple[obje
     assert np.array_equal(picture(page), before)
 
 
+def test_a_file_of_somebody_else_is_replaced_only_if_that_is_wanted_and_the_command_copied(
+    explore: Opener, toy: tuple[object, ...]
+) -> None:
+    file = Path(str(toy[0])) / "prompts.toml"
+    file.write_text("# mine\n")
+    page = explore(*toy, expected=REFUSED, permissions=["clipboard-read", "clipboard-write"])
+    shows(page, "fused")
+    press(page, "w")
+    page.get_by_label("a word to add").fill("azure")
+    press(page, "Enter")
+    page.get_by_role("button", name="Save words").click()
+    expect(page.locator("#saved-words")).to_contain_text("prompts.toml is there already")
+    assert file.read_text() == "# mine\n"
+    page.get_by_role("button", name="Replace it").click()
+    expect(page.locator("#saved-words")).to_contain_text("Saved")
+    assert "azure" in tomllib.loads(file.read_text())["sky"]
+    page.get_by_role("button", name="Copy", exact=True).click()
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    copied = page.evaluate("() => navigator.clipboard.readText()")
+    assert copied == page.locator("#saved-words .command code").inner_text()
+    assert copied.startswith("carbseg labels ")
+
+
 def test_any_word_is_asked_and_its_map_shown(explore: Opener, toy: tuple[object, ...]) -> None:
     page = explore(*toy)
     shows(page, "fused")
@@ -313,8 +271,8 @@ def test_everything_is_done_with_the_keyboard_alone(explore: Opener, toy: tuple[
     assert (Path(str(toy[0])) / "tags.csv").is_file()
 
 
-def test_a_suspicion_is_believed_with_one_key(explore: Opener, toy: tuple[object, ...]) -> None:
-    page = explore(*toy)
+def test_a_suspicion_is_believed_with_one_key(explore: Opener, forgetful: tuple[object, ...]) -> None:
+    page = explore(*forgetful)
     shows(page, "fused")
     doubt = page.locator("#suspects .suspect").first
     name, is_missing = doubt.locator("strong").inner_text(), "forgotten" in doubt.inner_text()
@@ -328,8 +286,7 @@ def test_a_suspicion_is_believed_with_one_key(explore: Opener, toy: tuple[object
 
 
 def test_the_page_fits_a_phone(explore: Opener, toy: tuple[object, ...]) -> None:
-    phone = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True, "color_scheme": "dark"}
-    page = explore(*toy, **phone)
+    page = explore(*toy, **PHONE, color_scheme="dark")
     shows(page, "fused")
     assert picture(page).mean() > 0  # it has a size
     page.get_by_role("button", name="split").tap()
@@ -340,6 +297,36 @@ def test_the_page_fits_a_phone(explore: Opener, toy: tuple[object, ...]) -> None
     assert page.locator("body").evaluate("body => getComputedStyle(body).backgroundColor") == "rgb(17, 21, 27)"
     page.get_by_role("button", name="next image").tap()
     expect(page.locator("#place")).to_have_text("2 of 3")
+
+
+def test_two_fingers_zoom_and_one_moves(explore: Opener, toy: tuple[object, ...]) -> None:
+    page = explore(*toy, **PHONE)
+    shows(page, "fused")
+    whole = picture(page)
+    fingers = page.context.new_cdp_session(page)
+    box = page.locator("canvas").bounding_box()
+    assert box is not None
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+    def touch(kind: str, *places: tuple[float, float]) -> None:
+        points = [{"x": across, "y": down, "id": k} for k, (across, down) in enumerate(places)]
+        fingers.send("Input.dispatchTouchEvent", {"type": f"touch{kind}", "touchPoints": points})
+
+    touch("Start", (x - 20, y), (x + 20, y))
+    for reach in range(30, 80, 10):
+        touch("Move", (x - reach, y), (x + reach, y))
+    touch("End")
+    zoomed = picture(page)
+    assert not np.array_equal(zoomed, whole)
+    touch("Start", (x, y))
+    touch("Move", (x - 30, y))
+    touch("Move", (x - 60, y))
+    touch("End")
+    moved = picture(page)
+    assert not np.array_equal(moved, zoomed)
+    # What stood at some place stands 60 CSS pixels farther left.
+    shift = round(60 * page.evaluate("() => devicePixelRatio"))
+    assert np.abs(moved[:, 40:-shift].astype(int) - zoomed[:, 40 + shift :]).mean() < 3
 
 
 def test_names_are_text_wherever_they_stand(explore: Opener, clip_folder: Path, tmp_path: Path) -> None:
@@ -367,7 +354,7 @@ def test_an_image_that_is_gone_is_said_and_the_masks_are_there(
     explore: Opener, toy: tuple[object, ...], toy_root: Path, tmp_path: Path
 ) -> None:
     root = shutil.copytree(toy_root, tmp_path / "data")
-    page = explore(*toy[:4], root, *toy[5:], expected=REFUSED)
+    page = explore(toy[0], "--data-root", root, "--split", "val", expected=REFUSED)
     shows(page, "fused")
     name = page.locator("#image-name").inner_text()
     next((root / "val").glob(f"{Path(name).stem}.*")).unlink()
