@@ -79,6 +79,7 @@ ifneq ($(DEVICE),cuda)
 	$(BIN)/python -m benchmarks.foundation
 	$(BIN)/python -m benchmarks.scores
 	$(BIN)/python -m benchmarks.growth
+	$(BIN)/python -m benchmarks.explorer
 	$(BIN)/python -m benchmarks.tests $(WORKERS)
 endif
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 PAGE = Path(__file__).parent / "page"
 BASE_STYLE, ELEMENTS = PAGE / "base.css", PAGE / "elements.js"  # what every page begins with
+ZOOM = PAGE / "zoom.js"  # for pages with an image to look into
 
 
 def fill_page(template: Path, styles: Sequence[Path], scripts: Sequence[Path], data: Any) -> str:

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from evaluation.webpage import BASE_STYLE, ELEMENTS, as_json
+from evaluation.webpage import BASE_STYLE, ELEMENTS, ZOOM, as_json
 from labelgen.samples import InputError
 from pipeline.explorer import pictures
 from pipeline.explorer.masks import OWN, Shown
@@ -35,7 +35,7 @@ WORD, TRUTH = "word", "truth"
 
 def build_app(session: Session) -> Starlette:
     """The application; where it is mounted, and who may ask, is the server's affair."""
-    files = {path.name: path for path in (*PAGE.iterdir(), BASE_STYLE, ELEMENTS) if path.suffix in KINDS}
+    files = {path.name: path for path in (*PAGE.iterdir(), BASE_STYLE, ELEMENTS, ZOOM) if path.suffix in KINDS}
 
     def page(request: Request) -> Response:
         return _file(files["page.html"])

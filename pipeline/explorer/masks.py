@@ -55,6 +55,7 @@ class Masks:
         self._wordings = Memory[PseudoLabelStore | None](REMEMBERED)
         self._looker, self._open_looker = Memory["Looker"](1), open_looker
         self._loaded: Looker | None = None
+        self.is_loading = False  # CLIP
 
     def logits(self, shown: Shown, *, remember: bool = True) -> NDArray[np.float32]:
         """(C, H, W), NaN where nothing is said; one map more where the words ask for one more."""
@@ -132,7 +133,11 @@ class Masks:
             raise InputError(self.why_no_clip)
 
         def load() -> "Looker":
-            self._loaded = self._open_looker(next(iter(self._images.all.values())))
+            self.is_loading = True
+            try:
+                self._loaded = self._open_looker(next(iter(self._images.all.values())))
+            finally:
+                self.is_loading = False
             return self._loaded
 
         return self._looker.get(None, load)

@@ -208,8 +208,8 @@ class Session:
         return self._tries[int(number) - 1].as_dict()
 
     def looking(self) -> Json:
-        """What share of an image CLIP has seen; None where it looks at none."""
-        return {"share": self.masks.share_looked_at}
+        """Whether CLIP is being loaded, and what share of an image it has seen; None where it looks at none."""
+        return {"is_loading": self.masks.is_loading, "share": self.masks.share_looked_at}
 
     def _count_moves(self, moves: Moves, shown: Shown, *, remember: bool) -> None:
         before_HW = self.masks.mask(shown._replace(words=SAVED), remember=remember)

@@ -1,11 +1,9 @@
 // The image, zoomed and moved; the points and the cross-hair on it; the magnifier; pointers.
 
 const MAGNIFIED = 17; // pixels of the image that the magnifier is wide; odd: the cross-hair has the middle
-const MAX_SCALE = 24; // CSS pixels per pixel of the image
 const CLICK_PX = 6; // a pointer that moves farther drags
 
-// CSS pixel = scale * (pixel of the image - [left, top]).
-const view = { scale: 1, left: 0, top: 0, isFit: true };
+const zoom = new Zoom();
 const pointers = new Map(); // id -> [x, y] in the canvas, of buttons and fingers that are down
 let hasDragged = false;
 
@@ -18,42 +16,20 @@ function pictureOf({ jpeg }) {
 
 function canvasSize() { return [byId("view").clientWidth, byId("view").clientHeight]; }
 
-function fitScale() {
-  const [width, height] = canvasSize(), image = images[state.image];
-  return Math.min(width / image.width, height / image.height);
-}
-
+/** The whole image, whatever was seen before. */
 function fitView() {
-  Object.assign(view, { scale: fitScale(), isFit: true });
-  keepInside();
+  zoom.isFit = true;
+  resizeView();
 }
 
-/** No empty margin that could be filled; what is smaller than the canvas stands in its middle. */
-function keepInside() {
-  const [width, height] = canvasSize(), image = images[state.image];
-  const clamp = (at, size, seen) => (seen >= size ? (size - seen) / 2 : Math.min(size - seen, Math.max(0, at)));
-  view.left = clamp(view.left, image.width, width / view.scale);
-  view.top = clamp(view.top, image.height, height / view.scale);
-  byId("view").style.touchAction = view.isFit ? "pan-y" : "none"; // a finger scrolls the page, or moves the image
-}
-
-/** What lies at the CSS pixel (x, y) stays there. */
-function zoom(factor, x, y) {
-  const least = fitScale(), scale = Math.min(Math.max(MAX_SCALE, least), Math.max(least, view.scale * factor));
-  view.left += x / view.scale - x / scale;
-  view.top += y / view.scale - y / scale;
-  Object.assign(view, { scale, isFit: scale === least });
-  keepInside();
-  drawAll();
-}
-
-function onResize() {
-  if (view.isFit) fitView();
-  zoom(1, 0, 0);
+function resizeView() {
+  const { width, height } = images[state.image];
+  zoom.resize(canvasSize(), [width, height]);
 }
 
 function zoomAtCrossHair(factor) {
-  zoom(factor, view.scale * (state.x + 0.5 - view.left), view.scale * (state.y + 0.5 - view.top));
+  zoom.by(factor, zoom.scale * (state.x + 0.5 - zoom.left), zoom.scale * (state.y + 0.5 - zoom.top));
+  drawAll();
 }
 
 /** The cross-hair goes to the pixel (x, y), or the nearest that there is. */
@@ -66,11 +42,11 @@ function aim(x, y) {
 
 /** Move the image, if it is zoomed, until the cross-hair is well on the canvas. */
 function follow() {
-  const [width, height] = canvasSize(), seenX = width / view.scale, seenY = height / view.scale;
+  const [width, height] = canvasSize(), seenX = width / zoom.scale, seenY = height / zoom.scale;
   const shift = (at, start, seen) => Math.min(at - 0.1 * seen, Math.max(at - 0.9 * seen, start));
-  view.left = shift(state.x, view.left, seenX);
-  view.top = shift(state.y, view.top, seenY);
-  keepInside();
+  zoom.left = shift(state.x, zoom.left, seenX);
+  zoom.top = shift(state.y, zoom.top, seenY);
+  zoom.keepInside();
 }
 
 // ---- Drawing -------------------------------------------------------------------------------------------------------
@@ -94,7 +70,8 @@ function drawAll() {
 }
 
 function drawView({ width, height }, picture) {
-  const context = contextOf(byId("view")), { scale, left, top } = view;
+  byId("view").style.touchAction = zoom.isFit ? "pan-y" : "none"; // a finger scrolls the page, or moves the image
+  const context = contextOf(byId("view")), { scale, left, top } = zoom;
   context.imageSmoothingEnabled = scale * width < 6 * picture.naturalWidth;
   context.drawImage(picture, -scale * left, -scale * top, scale * width, scale * height);
   const at = (x, y) => [scale * (x + 0.5 - left), scale * (y + 0.5 - top)];
@@ -105,9 +82,9 @@ function drawView({ width, height }, picture) {
 }
 
 function drawCrossHair(context, x, y) {
-  const [width, height] = canvasSize(), gap = Math.max(9, view.scale);
+  const [width, height] = canvasSize(), gap = Math.max(9, zoom.scale);
   const lines = new Path2D(`M0 ${y}H${x - gap}M${x + gap} ${y}H${width}M${x} 0V${y - gap}M${x} ${y + gap}V${height}`);
-  lines.rect(x - view.scale / 2, y - view.scale / 2, view.scale, view.scale);
+  lines.rect(x - zoom.scale / 2, y - zoom.scale / 2, zoom.scale, zoom.scale);
   strokeTwice(context, lines, "#fff", 1);
 }
 
@@ -161,7 +138,7 @@ function drawMagnifier({ width, height }, picture) {
 
 // ---- Pointers ------------------------------------------------------------------------------------------------------
 
-function aimAt([x, y]) { aim(x / view.scale + view.left, y / view.scale + view.top); }
+function aimAt([x, y]) { aim(x / zoom.scale + zoom.left, y / zoom.scale + zoom.top); }
 
 function onDown(event) {
   if (event.button !== 0) return;
@@ -175,22 +152,12 @@ function onMove({ pointerId, offsetX, offsetY }) {
   if (!was) return pointers.size || aimAt(now);
   if (pointers.size === 1) {
     if (!hasDragged && Math.hypot(now[0] - was[0], now[1] - was[1]) < CLICK_PX) return;
-    drag(was, now);
+    zoom.drag(now[0] - was[0], now[1] - was[1]);
   } else {
-    const other = [...pointers].find(([id]) => id !== pointerId)[1];
-    const span = ([x, y]) => Math.hypot(x - other[0], y - other[1]);
-    const half = ([x, y]) => [(x + other[0]) / 2, (y + other[1]) / 2];
-    drag(half(was), half(now));
-    zoom(span(now) / Math.max(1, span(was)), ...half(now));
+    zoom.pinch(was, now, [...pointers].find(([id]) => id !== pointerId)[1]);
   }
-  pointers.set(pointerId, now);
-}
-
-function drag(was, now) {
   hasDragged = true;
-  view.left -= (now[0] - was[0]) / view.scale;
-  view.top -= (now[1] - was[1]) / view.scale;
-  keepInside();
+  pointers.set(pointerId, now);
   drawAll();
 }
 
@@ -203,7 +170,7 @@ function onUp({ pointerId, offsetX, offsetY, type }) {
 
 function onWheel(event) {
   event.preventDefault();
-  zoom(1.0015 ** -(event.deltaMode ? 30 * event.deltaY : event.deltaY), event.offsetX, event.offsetY);
+  zoom.wheel(event);
   aimAt([event.offsetX, event.offsetY]);
 }
 
@@ -214,5 +181,8 @@ function watchView() {
   canvas.addEventListener("pointerup", onUp);
   canvas.addEventListener("pointercancel", onUp);
   canvas.addEventListener("wheel", onWheel, { passive: false });
-  new ResizeObserver(onResize).observe(canvas);
+  new ResizeObserver(() => {
+    resizeView();
+    drawAll();
+  }).observe(canvas);
 }

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.webpage import BASE_STYLE, ELEMENTS, encode_picture, fill_page
+from evaluation.webpage import BASE_STYLE, ELEMENTS, ZOOM, encode_picture, fill_page
 from labelgen.images import read_image, resize_image
 from labelgen.points import Point, as_csv, locate, read_points
 from labelgen.samples import InputError, Sample
@@ -23,7 +23,7 @@ from pipeline.datasets.tags import TagConfig, present_classes
 from pipeline.runs import write_text
 
 PAGE = Path(__file__).parent.parent / "points_page"
-SCRIPTS = (ELEMENTS, *(PAGE / f"{name}.js" for name in ("points", "view", "page")))  # the last file starts the page
+SCRIPTS = (ELEMENTS, ZOOM, *(PAGE / f"{name}.js" for name in ("points", "view", "page")))  # the last file starts the page
 LONG_SIDE_PX = 1600  # of a picture on the page; coordinates stay those of the file
 JPEG_QUALITY = 88
 LOOKED_AT = 100  # images among which those for the page are chosen by what they show

@@ -3,12 +3,11 @@
 import { photo } from "./api.js";
 import { fights, isHeat, isOfView, keyOf, layerOf, miou } from "./painting.js";
 import { MAX_PANES, change, onChange, shownLayer, sources, state } from "./state.js";
-import { Zoom } from "./zoom.js";
 
 const CLICK_PX = 6; // a pointer that moves farther drags
 const CAPTION_PX = 34; // as .caption in page.css
 
-const zoom = new Zoom();
+const zoom = new Zoom(); // of all panes
 const drawn = []; // of each pane: its elements, and what is on its canvas
 const pointers = new Map(); // id -> [x, y] in the canvas, of buttons and fingers that are down
 let hasDragged = false, underPointer = null; // [x, y] in pixels of the image
@@ -270,12 +269,7 @@ function onMove({ pointerId, offsetX, offsetY }) {
     if (!hasDragged && Math.hypot(now[0] - was[0], now[1] - was[1]) < CLICK_PX) return;
     zoom.drag(now[0] - was[0], now[1] - was[1]);
   } else {
-    const other = [...pointers].find(([id]) => id !== pointerId)[1];
-    const span = ([x, y]) => Math.hypot(x - other[0], y - other[1]);
-    const half = ([x, y]) => [(x + other[0]) / 2, (y + other[1]) / 2];
-    const [from, to] = [half(was), half(now)];
-    zoom.drag(to[0] - from[0], to[1] - from[1]);
-    zoom.by(span(now) / Math.max(1, span(was)), ...to);
+    zoom.pinch(was, now, [...pointers].find(([id]) => id !== pointerId)[1]);
   }
   hasDragged = true;
   pointers.set(pointerId, now);
@@ -298,7 +292,7 @@ function chooseClassAt({ content }, pixel) {
 
 function onWheel(event) {
   event.preventDefault();
-  zoom.by(1.0015 ** -(event.deltaMode ? 30 * event.deltaY : event.deltaY), event.offsetX, event.offsetY);
+  zoom.wheel(event);
   point(zoom.pixel(event.offsetX, event.offsetY));
 }
 

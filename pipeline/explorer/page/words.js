@@ -100,16 +100,21 @@ function drawMoved() {
   });
 }
 
-/** How far CLIP is with this image, if it has to look at it and that takes long. */
+/** What CLIP does, if that takes long: it is loaded first, and looks at each image once. */
 async function showLooking(promise) {
+  const isWaited = () => promise === moved && byId("moved").getAttribute("aria-busy") === "true";
   for (;;) {
     await new Promise((resolve) => { setTimeout(resolve, LOOKING_MS); });
-    if (promise !== moved || byId("moved").getAttribute("aria-busy") === "false") return;
-    const { share } = await get("api/looking").catch(() => ({ share: null }));
-    if (share === null || byId("moved").getAttribute("aria-busy") === "false") continue;
-    byId("moved").replaceChildren(el("p", { class: "muted" }, "CLIP looks at this image …"),
-      el("progress", { value: share, "aria-label": "how much of it CLIP has seen" }));
+    if (!isWaited()) return;
+    const { is_loading: isLoading, share } = await get("api/looking").catch(() => ({ is_loading: false, share: null }));
+    if (!isWaited()) return;
+    if (isLoading) showProgress("CLIP is being loaded …", {});
+    else if (share !== null) showProgress("CLIP looks at this image …", { value: share });
   }
+}
+
+function showProgress(what, value) {
+  byId("moved").replaceChildren(el("p", { class: "muted" }, what), el("progress", { ...value, "aria-label": what }));
 }
 
 /** How much changed class, between which classes, and whether it is for the better. */

@@ -6,6 +6,7 @@ import threading
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from labelgen.store import PseudoLabelStore
 from pipeline.datasets.classes import CAMVID_CLASSES
 from pipeline.datasets.tags import read_tags
 from pipeline.explorer.app import build_app
+from pipeline.explorer.looking import Looker
 from tests.conftest import carbseg
 from tests.files import image, own_folder
 from tests.pipeline.explorer.conftest import run_folder, session_of
@@ -164,6 +166,26 @@ def test_words_from_the_start_to_the_saved_file(explore: Opener, toy: tuple[obje
     press(page, *"5")
     shows(page, "fused")
     assert np.array_equal(picture(page), before)
+
+
+def test_while_clip_is_being_loaded_that_is_said(
+    explore: Opener, toy: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load, may_load = Looker.load, threading.Event()
+
+    def load_late(*arguments: Any) -> Looker:
+        assert may_load.wait(60)
+        return load(*arguments)
+
+    monkeypatch.setattr(Looker, "load", load_late)
+    page = explore(*toy)
+    shows(page, "fused")
+    press(page, "w")
+    page.get_by_label("a word to add").fill("azure")
+    press(page, "Enter")
+    expect(page.locator("#moved")).to_have_text("CLIP is being loaded …")
+    may_load.set()
+    expect(page.locator("#moved .change")).to_contain_text("of the pixels changed class")
 
 
 def test_a_file_of_somebody_else_is_replaced_only_if_that_is_wanted_and_the_command_copied(

@@ -251,9 +251,9 @@ def test_a_zoomed_view_hits_the_same_pixels(opened: Opener, root: Path, tmp_path
     assert box is not None
     page.mouse.move(box["x"] + left, box["y"] + top)
     expect(page.locator("#readout")).to_have_text("sky · x 300, y 80")
-    fit = page.evaluate("view.scale")
+    fit = page.evaluate("zoom.scale")
     page.mouse.wheel(0, -600)
-    page.wait_for_function("fit => view.scale > fit", arg=fit)
+    page.wait_for_function("fit => zoom.scale > fit", arg=fit)
     expect(page.locator("#readout")).to_have_text("sky · x 300, y 80")  # what is under the pointer stays there
     page.mouse.down()
     page.mouse.move(box["x"] + left + 50, box["y"] + top, steps=4)  # drags, and sets nothing
@@ -268,10 +268,10 @@ def test_a_window_of_another_size_keeps_the_zoom_and_a_whole_image_stays_whole(o
     page.set_viewport_size({"width": 700, "height": 600})
     click(page, 39, 29)
     page.keyboard.press("+")
-    zoomed = page.evaluate("view.scale")
+    zoomed = page.evaluate("zoom.scale")
     page.set_viewport_size({"width": 650, "height": 600})
     page.wait_for_function("byId('view').clientWidth < 650")
-    assert page.evaluate("view.scale") == zoomed > page.evaluate("fitScale()")
+    assert page.evaluate("zoom.scale") == zoomed > page.evaluate("zoom.fitScale()")
     assert saved(page, tmp_path) == [Point("a.png", 39, 29, 0)]
 
 

@@ -1,8 +1,8 @@
-// Which part of the image is seen. CSS pixel = scale * (pixel of the image - [left, top]); all panes share one.
+// Which part of an image is seen on a canvas. CSS pixel = scale * (pixel of the image - [left, top]).
 
 const MAX_SCALE = 24; // CSS pixels per pixel of the image
 
-export class Zoom {
+class Zoom {
   constructor() { Object.assign(this, { scale: 1, left: 0, top: 0, isFit: true, canvas: [1, 1], image: [1, 1] }); }
 
   /** Sizes as [width, height]; an image that is seen as a whole stays so. */
@@ -34,6 +34,19 @@ export class Zoom {
     this.left -= dx / this.scale;
     this.top -= dy / this.scale;
     this.keepInside();
+  }
+
+  /** Two fingers: one stays at `other`, one goes from `was` to `now`, in CSS pixels. */
+  pinch(was, now, other) {
+    const span = ([x, y]) => Math.hypot(x - other[0], y - other[1]);
+    const half = ([x, y]) => [(x + other[0]) / 2, (y + other[1]) / 2];
+    const [from, to] = [half(was), half(now)];
+    this.drag(to[0] - from[0], to[1] - from[1]);
+    this.by(span(now) / Math.max(1, span(was)), ...to);
+  }
+
+  wheel({ deltaMode, deltaY, offsetX, offsetY }) {
+    this.by(1.0015 ** -(deltaMode ? 30 * deltaY : deltaY), offsetX, offsetY); // by lines, or by pixels
   }
 
   /** No empty margin that could be filled; what is smaller than the canvas stands in its middle. */
