@@ -5,11 +5,12 @@ import { goTo, reload, showImage, startList, step } from "./list.js";
 import { changePane, closePane, nextPane, pan, splitPane, startPanes, zoomBy, zoomToFit } from "./panes.js";
 import { redraw } from "./redraw.js";
 import {
-  BEFORE, NOW, areWordsChanged, change, className, classes, layers, onChange, shownLayer, sources, state,
+  BEFORE, NOW, areWordsChanged, change, className, classes, layers, onChange, sameLists, shownLayer, sources,
+  state,
 } from "./state.js";
 import { believeSuspicion, startTags, undoTag } from "./tags.js";
 import { attempt, startTrouble } from "./trouble.js";
-import { startWords } from "./words.js";
+import { keptWords, startWords } from "./words.js";
 
 const ZOOM = 1.5, OPACITY = 0.1, PAN = 0.15; // of one press of a key
 
@@ -161,7 +162,7 @@ function listen() {
   for (const panel of ["tags", "words"]) byId(`tab-${panel}`).onclick = () => showPanel(panel);
   document.addEventListener("keydown", onKey);
   window.addEventListener("beforeunload", (event) => {
-    if (areWordsChanged() && state.words !== state.savedWords) event.preventDefault();
+    if (areWordsChanged() && !sameLists(state.words, state.savedWords)) event.preventDefault();
   });
 }
 
@@ -169,7 +170,7 @@ async function start() {
   const run = await get("api/run");
   const view = run.layers.at(-1) ?? "photo", others = run.stores.slice(1, 4);
   state.panes = [{ layer: view, of: NOW }, ...others.map(({ key }) => ({ layer: view, of: key }))];
-  Object.assign(state, { run, view, words: run.words });
+  Object.assign(state, { run, view, words: run.words, ...keptWords() });
   Object.assign(state, { changedTags: run.changed_tags, areTagsSaved: !run.unsaved.tags, canUndo: run.can_undo });
   drawHeader();
   if (!run.images) return;

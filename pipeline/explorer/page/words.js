@@ -43,6 +43,17 @@ function removeWord(word) {
   byId("add-word").firstElementChild.focus();
 }
 
+// ---- What was edited outlives a reload of the page, which asks for everything else anew -----------------------------
+
+const keptAs = `words of ${location.pathname}`;
+
+function keepWords() { sessionStorage.setItem(keptAs, JSON.stringify([state.words, state.savedWords])); }
+
+export function keptWords() {
+  const [words, savedWords] = JSON.parse(sessionStorage.getItem(keptAs) ?? "[]");
+  return words ? { words, savedWords } : {};
+}
+
 // ---- Drawing -------------------------------------------------------------------------------------------------------
 
 let shownTemplates = null;
@@ -191,6 +202,7 @@ export function startWords() {
     save("api/words/save", edited, byId("saved-words"), () => change({ savedWords: edited }));
   };
   onChange(refresh);
+  onChange(keepWords);
   onChange(() => drawAsked().catch((error) => {
     if (error.name !== "AbortError") byId("asked").textContent = error.message;
   }));

@@ -168,6 +168,27 @@ def test_words_from_the_start_to_the_saved_file(explore: Opener, toy: tuple[obje
     assert np.array_equal(picture(page), before)
 
 
+def test_words_outlive_a_reload_of_the_page(explore: Opener, toy: tuple[object, ...]) -> None:
+    page = explore(*toy)
+    shows(page, "fused")
+    press(page, "w")
+    page.get_by_label("a word to add").fill("azure")
+    press(page, "Enter")
+    expect(page.locator("#moved .change")).to_be_visible()
+    page.get_by_role("button", name="Save words").click()  # else the browser asks whether to leave
+    expect(page.locator("#saved-words")).to_contain_text("Saved")
+    page.reload()
+    shows(page, "fused")
+    press(page, "w")
+    expect(page.locator("#words")).to_contain_text("azure")
+    expect(page.locator("#moved .change")).to_be_visible()
+    page.get_by_role("button", name="Reset all").click()
+    page.reload()
+    shows(page, "fused")
+    press(page, "w")
+    expect(page.locator("#words")).not_to_contain_text("azure")
+
+
 def test_while_clip_is_being_loaded_that_is_said(
     explore: Opener, toy: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
