@@ -23,7 +23,8 @@ from pipeline.datasets.tags import TagConfig, present_classes
 from pipeline.runs import write_text
 
 PAGE = Path(__file__).parent.parent / "points_page"
-SCRIPTS = (ELEMENTS, ZOOM, *(PAGE / f"{name}.js" for name in ("points", "view", "page")))  # the last file starts the page
+# The last file starts the page.
+SCRIPTS = (ELEMENTS, ZOOM, *(PAGE / f"{name}.js" for name in ("points", "view", "page")))
 LONG_SIDE_PX = 1600  # of a picture on the page; coordinates stay those of the file
 JPEG_QUALITY = 88
 LOOKED_AT = 100  # images among which those for the page are chosen by what they show
