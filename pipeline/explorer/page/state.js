@@ -71,7 +71,7 @@ export function sources() {
   const { run } = state, isChanged = areWordsChanged() || areTagsChanged();
   const others = run.stores.slice(1).map(({ key, label }) => ({ key, label }));
   const own = { key: NOW, label: others.length ? run.stores[0].label : "now" };
-  return [own, ...(isChanged ? [{ key: BEFORE, label: "before the changes" }] : []), ...others];
+  return [own, ...(isChanged ? [{ key: BEFORE, label: "before" }] : []), ...others];
 }
 
 /** The layer that a pane shows of this image: the photo where it has not what the pane is set to. */
