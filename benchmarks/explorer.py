@@ -23,7 +23,7 @@ from pipeline.stages.labels import make_labels
 from pipeline.stages.run import Run
 
 PATIENCE_MS = 600_000
-WORDS = ("bus", "van", "lorry", "coach", "taxi", "jeep", "cab", "pickup")
+WORDS = ("house", "post", "pavement", "vegetation", "railing", "street", "city", "picture")  # the tiny CLIP knows them
 FIRST_MASK, FIRST_WORD, WORD = "start to first mask", "first word: CLIP is loaded, and looks", "a further word"
 SLOWEST, OTHER_IMAGE = "a further word, the slowest", "another image in other words"
 ASKED_S = {FIRST_MASK: 3, WORD: 1, SLOWEST: 1}
@@ -62,7 +62,7 @@ def measure(browser: Browser, out: str, *options: str) -> dict[str, float]:
         address = said.partition("open ")[2].split()[0]
         took = {FIRST_MASK: time.perf_counter() - begun + seconds_until_shown(page, lambda: page.goto(address))}
         page.get_by_role("tab", name="Words").click()
-        took[FIRST_WORD] = seconds_of_word(page, "tram")
+        took[FIRST_WORD] = seconds_of_word(page, "vehicle")
         words = [seconds_of_word(page, word) for word in WORDS]
         took |= {WORD: statistics.median(words), SLOWEST: max(words)}
         page.keyboard.press("Escape")

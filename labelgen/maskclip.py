@@ -7,6 +7,7 @@ K their width, A attention heads.
 import hashlib
 import math
 import os
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
@@ -161,6 +162,17 @@ class DenseCLIP(nn.Module):
             ).pooler_output
             vectors.append(F.normalize(self.model.text_projection(pooled).float(), dim=-1))
         return torch.cat(vectors)
+
+    def unknown_words(self, names: Iterable[str]) -> list[str]:
+        """Words in these names that the tokenizer does not know: CLIP takes all of them for one and the same.
+
+        A byte-pair tokenizer, such as that of OpenAI's CLIP, spells every word.
+        """
+        if self.tokenizer is None or self.tokenizer.unk_token_id is None:
+            return []
+        words = dict.fromkeys(word for name in names for word in name.split())
+        unknown = self.tokenizer.unk_token_id
+        return [word for word in words if unknown in self.tokenizer(word, add_special_tokens=False)["input_ids"]]
 
     def normalise(self, image_BHW3: Tensor) -> Tensor:
         """pixels_B3HW: what `features` takes, on the model's device, of uint8 RGB images, pinned or not."""

@@ -6,6 +6,8 @@ from typing import NoReturn
 
 from tqdm import tqdm
 
+from pipeline.names import printable
+
 
 def progress(total: int, what: str, unit: str, *, shown: bool = True) -> "tqdm[NoReturn]":
     """A bar that counts `unit`s. Where nobody watches (a log file), it prints a line now and then."""
@@ -38,6 +40,11 @@ def say(text: str) -> None:
     """A line on standard output that does not tear a bar apart."""
     tqdm.write(text, file=sys.stdout)
     sys.stdout.flush()
+
+
+def warn(text: str) -> None:
+    """A line on standard error: nothing is wrong, but what comes out may not be what is wanted."""
+    tqdm.write(f"Warning: {printable(text)}", file=sys.stderr)
 
 
 def duration(seconds: float) -> str:

@@ -107,6 +107,7 @@ ENGINE = EngineSpec(
     needs="image-level labels of train (not --tags auto or model); for a ResNet its ImageNet weights, cam.pretrained",
     cost="fitting first; then one pass of the classifier for each scale, and as many for the mirrored image",
     settings=CamConfig,
+    asks_clip=False,
     fit=fit_for,
     begin=lambda inputs: FittedEngine(inputs.folder / "cam", inputs.settings.cam, inputs.dense.device),
 )

@@ -60,7 +60,8 @@ class EngineSpec:
     """A row of the table: what people should know of an engine, and how it is begun and fitted.
 
     is_dense: it compares any view with any text, as MaskCLIP does: local views, single sentences (labels.per_prompt)
-    and 8 bits in the store suit it. Others see whole images and their classes. begin: raises InputError for weights
+    and 8 bits in the store suit it. Others see whole images and their classes. asks_clip: it compares with what CLIP
+    makes of the words for the classes. begin: raises InputError for weights
     that are not at hand. fit: for engines that first learn from the training split; done when it returns, and goes on
     where it was cut. fitted_on: the engine whose fitted network this one's fit starts from. uses_labels: whether, with
     all engines' settings, image-level labels say what may be in an image; else every class may, and none are asked for.
@@ -74,6 +75,7 @@ class EngineSpec:
     begin: Callable[[Inputs], Engine]
     settings: type | None = None
     is_dense: bool = False
+    asks_clip: bool = True
     fit: Callable[[Inputs, Sequence[Sample], OnStep], object] | None = None
     fitted_on: str = ""
     uses_labels: Callable[[Any], bool] = lambda settings: True

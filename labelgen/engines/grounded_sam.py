@@ -158,6 +158,7 @@ ENGINE = EngineSpec(
     needs="CLIP for the student's words; grounded_sam.detector and grounded_sam.sam: folders or hub ids",
     cost="one pass of the detector for each image, one of SAM's encoder, and of its decoder for each box",
     settings=GroundedSAMConfig,
+    asks_clip=False,
     is_compared=lambda settings: False,
     begin=_begin,
 )

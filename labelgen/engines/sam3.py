@@ -135,6 +135,7 @@ ENGINE = EngineSpec(
     needs="CLIP for the student's words; sam3.model: a folder or hub id",
     cost="one pass of its encoder for each image, and of its decoders for each word",
     settings=SAM3Config,
+    asks_clip=False,
     is_compared=lambda settings: False,
     begin=_begin,
 )

@@ -4,6 +4,7 @@ Shapes: C classes, P sentences, T texts (the classes, or the sentences about the
 """
 
 import threading
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -106,6 +107,10 @@ class Looker:
                 batch = [*new, *texts][: max(len(new), FEWEST)]
                 self._vectors |= dict(zip(batch, self._dense.encode_sentences(batch).cpu().numpy(), strict=True))
         return said, np.stack([self._vectors[text] for text in texts])
+
+    def unknown_words(self, names: Iterable[str]) -> list[str]:
+        """Words in these names that CLIP does not know."""
+        return self._dense.unknown_words(names)
 
     def _kept(self, logits_Thw: NDArray[np.float32]) -> NDArray[np.float32]:
         """What is left of a map when it has been in a store."""

@@ -107,6 +107,12 @@ class Masks:
         """Who speaks in these words: the "cache" or "clip"."""
         return "cache" if version == SAVED or self._reworded(self._versions[version]) is not None else "clip"
 
+    def unknown_words(self, version: str) -> list[str]:
+        """Words, other than the store's, that CLIP does not know, where it was asked."""
+        was = {name for names in self._versions[SAVED].names for name in names}
+        new = {name: None for names in self._versions[version].names for name in names if name not in was}
+        return [] if self._loaded is None else self._loaded.unknown_words(new)
+
     @property
     def why_no_clip(self) -> str:
         """Why CLIP cannot be asked for other words; "" where it can."""

@@ -166,6 +166,7 @@ class Session:
         return {
             "version": version,
             "source": self.masks.source(version),
+            "unknown": self.masks.unknown_words(version),
             "seconds": round(time.monotonic() - begun, 3),
             **moves.as_dict(),
         }
@@ -175,7 +176,8 @@ class Session:
         begun, row = time.monotonic(), self.row(data)
         version = self._versions.add(self._asked_words.asking(data.get("word")))
         share = self.masks.share_won(Shown(row, self._layer(data), words=version))
-        return {"version": version, "share": share, "seconds": round(time.monotonic() - begun, 3)}
+        unknown = self.masks.unknown_words(version)
+        return {"version": version, "share": share, "unknown": unknown, "seconds": round(time.monotonic() - begun, 3)}
 
     def try_words(self, data: Json) -> Json:
         """Begin to find out what other words do to some images, evenly spread; ends the try before."""

@@ -15,7 +15,7 @@ from labelgen.samples import InputError, Sample
 from labelgen.store import PseudoLabelStore
 from pipeline.datasets.layouts import TRAIN_SPLIT
 from pipeline.names import look_up
-from pipeline.progress import follow, progress
+from pipeline.progress import follow, progress, warn
 from pipeline.stages.inspection import compare_views, views_panel
 from pipeline.stages.run import TINY_CLIP, TINY_CLIP_NAME, Run, own_device, process_state
 from pipeline.stages.tagging import about_tagger, load_tagger
@@ -52,6 +52,8 @@ def make_labels(
     tagger = load_tagger(run) if run.config.tags.source == "model" else None
     if state.is_main_process:
         run.keep_suggestion()
+        if spec.asks_clip:
+            _warn_of_clip(run, dense)
     _settle_dtype(run, dense, samples[0], split)
     engine = _begin_engine(run, spec, dense, part)
     state.wait_for_everyone()
@@ -91,6 +93,24 @@ def make_labels(
         state.wait_for_everyone()
         bar.update(int(store.is_written().sum()) - bar.n)
     return store
+
+
+def _warn_of_clip(run: Run, dense: "DenseCLIP") -> None:
+    """Say what of this run its CLIP is not made for."""
+    from labelgen.generate import read_words
+
+    classes, _ = read_words(run.spec.classes, run.config.labels)
+    unknown = dense.unknown_words(name for names in classes.prompts for name in names)
+    if unknown:
+        warn(
+            f"the CLIP {run.clip} does not know {', '.join(unknown)}, and takes all unknown words for one; choose "
+            "other words (--set labels.prompts=FILE), or another CLIP (--clip)"
+        )
+    if run.clip == TINY_CLIP_NAME and run.spec.name != "toy":
+        warn(
+            f"the tiny CLIP has seen nothing but toy scenes: expect poor masks of {run.spec.name}; name a real one "
+            "with --clip, such as openai/clip-vit-base-patch16"
+        )
 
 
 def gives_local_views(run: Run) -> bool:

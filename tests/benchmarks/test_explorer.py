@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def test_every_wait_is_measured(
     browser: "Browser", toy_stores: Path, toy_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(explorer, "WORDS", ("bus", "van"))
+    monkeypatch.setattr(explorer, "WORDS", ("house", "post"))
     (tmp_path / "labels").symlink_to(toy_stores)
     took = explorer.measure(browser, str(tmp_path), "--split", "val", "--data-root", str(toy_root))
     assert explorer.ASKED_S.keys() < took.keys()

@@ -106,6 +106,13 @@ def test_broken_files_of_a_model_are_said_in_one_line(clip_folder: Path, tmp_pat
         DenseCLIP.from_pretrained(folder)
 
 
+def test_words_that_the_tokenizer_does_not_know_are_named_once(clip_folder: Path) -> None:
+    dense = DenseCLIP.from_pretrained(clip_folder)
+    assert dense.unknown_words(["traffic sign", "zebra", "a zebra", "Car"]) == ["zebra"]
+    dense.tokenizer = None
+    assert dense.unknown_words(["zebra"]) == []
+
+
 def test_folder_without_tokenizer_refuses_text_only() -> None:
     dense = DenseCLIP.from_pretrained(GOLDEN / "tiny_clip_gelu")
     with pytest.raises(InputError, match="no tokenizer"):

@@ -173,6 +173,7 @@ ENGINE = EngineSpec(
     needs="a file of labelled pixels, --points; an ImageNet classifier, one_pixel.features; no image-level labels",
     cost="superpixels and 15 passes of the classifier over a sixth of the image, once; what they see is kept",
     settings=OnePixelConfig,
+    asks_clip=False,
     begin=_begin,
     fit=_fit,
     refiner=_refiner,

@@ -100,7 +100,7 @@ function drawMoved() {
   promise.then((answer) => {
     if (promise !== moved) return;
     const from = answer.source === "cache" ? "from the cache" : "CLIP looked at the image";
-    place.replaceChildren(...effect(answer, "in this image"),
+    place.replaceChildren(...unknownWords(answer), ...effect(answer, "in this image"),
       el("p", { class: "muted" }, `${from}, ${answer.seconds.toFixed(1)} s`),
       button({ onclick: () => changePane(state.active, { layer: "changed" }) }, "Show what changed"));
     place.setAttribute("aria-busy", "false");
@@ -126,6 +126,13 @@ async function showLooking(promise) {
 
 function showProgress(what, value) {
   byId("moved").replaceChildren(el("p", { class: "muted" }, what), el("progress", { ...value, "aria-label": what }));
+}
+
+/** What is not to be believed. */
+function unknownWords({ unknown }) {
+  const said = unknown.map((word) => `“${word}”`).join(", ");
+  return unknown.length
+    ? [el("p", { class: "problem" }, `CLIP does not know ${said}: to it, all unknown words are the same one.`)] : [];
 }
 
 /** How much changed class, between which classes, and whether it is for the better. */
@@ -171,9 +178,10 @@ function askWord(word) {
 async function drawAsked() {
   const { word, image } = state;
   if (!word || !image?.is_made) return;
-  const { share } = await withWord();
+  const answer = await withWord();
   if (word !== state.word || image.row !== state.image.row) return;
-  byId("asked").textContent = `“${word}” would win ${percent(share)} of this image.`;
+  byId("asked").replaceChildren(...unknownWords(answer),
+    el("p", {}, `“${word}” would win ${percent(answer.share)} of this image.`));
 }
 
 /** What a form's field says, which is empty then. */

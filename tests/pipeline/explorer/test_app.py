@@ -195,6 +195,13 @@ def test_words_are_tried_on_several_images(client: Client) -> None:
     assert client.error("/api/try", {"images": "many"})
 
 
+def test_words_that_clip_does_not_know_are_said(client: Client) -> None:
+    names = {"car": ["vehicle", "zebra crossing"], "sky": ["sky", "zebra"]}
+    assert client.ok("/api/words", {"row": 0, "classes": names})["unknown"] == ["zebra", "crossing"]
+    assert client.ok("/api/words", {"row": 0, "classes": {"car": ["vehicle"]}})["unknown"] == []
+    assert client.ok("/api/word", {"row": 0, "word": "tram"})["unknown"] == ["tram"]
+
+
 def test_words_come_from_the_cache_where_it_holds_sentences(
     ask: Asker, toy_root: Path, clip_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

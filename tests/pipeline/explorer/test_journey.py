@@ -104,8 +104,8 @@ def test_from_the_start_to_saved_files_and_from_these_to_the_same_masks(
             np.testing.assert_array_equal(shown_classes(page, before_HW.shape), before_HW)
 
             press(page, "w")
-            add_word(page, "car", "lorry")
-            add_word(page, "road", "tarmac")
+            add_word(page, "car", "vehicle")
+            add_word(page, "road", "street")
             page.get_by_role("button", name="remove road").click()
             expect(page.locator("#words")).not_to_contain_text("road")
             page.get_by_role("button", name="Save words").click()

@@ -15,7 +15,7 @@ from labelgen.verify import verify
 from pipeline.stages.labels import make_labels
 from pipeline.stages.run import Run
 from tests.conftest import carbseg, forked, fresh_state, refused
-from tests.files import contents
+from tests.files import contents, own_folder
 from tests.pipeline.stages.conftest import SMALL
 
 
@@ -99,6 +99,21 @@ def test_other_settings_on_an_old_store_are_refused(
     options = ("labels", *SMALL, "--data-root", toy_root, "--clip", clip_folder, "--out", tmp_path, "--split", "val")
     assert "labels.variant = 'maskclip', not 'sclip'" in refused(*options, "--set", "labels.variant=sclip")
     assert contents(tmp_path / "labels" / "val.zarr") == contents(small_stores / "val.zarr")
+
+
+def test_words_and_photos_that_the_tiny_clip_does_not_know_are_warned_about(tmp_path: Path) -> None:
+    root = own_folder(tmp_path / "mine", "a.png", classes='["sky", "zebra", "giraffe"]')
+    (root / "labels.csv").write_text("image,labels\na.png,sky;zebra\n")
+    said = carbseg("labels", "--dataset", "folder", "--data-root", root, "--out", tmp_path / "run").stderr
+    first, second = (line for line in said.splitlines() if line.startswith("Warning: "))
+    assert "the CLIP tiny does not know zebra, giraffe, and takes all unknown words for one" in first
+    assert "expect poor masks of folder; name a real one with --clip" in second
+
+
+def test_toy_scenes_are_made_without_a_warning(clip_folder: Path, toy_root: Path, tmp_path: Path) -> None:
+    options = ("--dataset", "toy", "--data-root", toy_root, "--split", "val", "--out", tmp_path / "run")
+    assert "Warning" not in carbseg("labels", *options).stderr
+    assert "Warning" not in carbseg("labels", *options, "--clip", clip_folder, "--out", tmp_path / "again").stderr
 
 
 def test_masks_are_those_of_the_image_in_one_piece(clip_folder: Path, toy_root: Path, small_stores: Path) -> None:
