@@ -173,6 +173,11 @@ def _folder(root: Path, split: str) -> list[Item]:
     images, truth = root / "images" / split, root / "truth" / split
     if split == TRAIN_SPLIT and not images.is_dir():
         images, truth = root / "images", root / "truth"
+    elif split != TRAIN_SPLIT and not images.is_dir() and (root / "images").is_dir():
+        raise InputError(
+            f"no folder {images}: scores need images of {split} there, and their truth in {truth}; without any, "
+            "'carbseg labels sheet' and 'carbseg predict' show masks"
+        )
     return [Item(image.stem, image, truth / f"{image.stem}.png") for image in images_in(images)]
 
 

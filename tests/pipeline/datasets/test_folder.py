@@ -36,6 +36,10 @@ def test_splits_are_folders_and_truth_is_there_to_be_scored(tmp_path: Path) -> N
     assert dataset("folder", root).read_truth(val["label_path"]).tolist() == [[0, 1, 2], [255, 255, 2]]
     (root / "labels.json").write_text('{"a.png": ["sky"]}')
     assert FOLDER.list_samples(root, "val")[0]["image_labels"] == [0]  # a file's word counts more
+    with pytest.raises(
+        InputError, match=r"no folder .*test: scores need images of test there, and their truth in .*truth"
+    ):
+        FOLDER.list_samples(root, "test")
     with pytest.raises(InputError, match=r"train/a.png has no pixel labels to score against; they belong in .*truth"):
         FOLDER.list_samples(root, "train", with_truth=True)
 
