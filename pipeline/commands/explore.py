@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @click.option("--clip", help="CLIP folder or hub id. Default: the one that OUT was made with.")
 @click.option("--stores", help="Folder or fsspec URL (s3://...) of the pseudo-labels. Default: OUT/labels.")
 @click.option("--config", help="TOML file of settings that OUT was made with.")
-@click.option("--tags", help="Image-level labels that OUT was made with: a CSV or JSON file, or 'auto'.")
+@click.option("--tags", help="Image-level labels that OUT was made with: a CSV or JSON file, or 'auto' or 'model'.")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="One setting that OUT was made with.")
 @click.option("--port", default=0, type=click.IntRange(0, 65535), help="Default: any that is free.")
 @click.option("--no-browser", is_flag=True, help="Only say where it listens.")
@@ -61,7 +61,8 @@ def explore(
     split = split or _first_split(folder)
     opened = {out: _open(folder, split)} | {other: _open(f"{other}/labels", split) for other in others}
     store = opened[out]
-    dataset = dataset or store.provenance.get("dataset")
+    made_of = store.provenance.get("dataset")
+    dataset = dataset or made_of
     if dataset is None:
         raise InputError(f"{store.path} does not say of what data set it is; name that with --dataset")
     clip = clip or store.provenance.get("clip_id")
@@ -75,6 +76,8 @@ def explore(
         return Looker.load(options.run(), store, sample)
 
     spec = known_dataset(dataset, root)
+    if made_of not in (None, spec.name):
+        raise InputError(f"{store.path} was made of {made_of}, not of {spec.name}: leave out --dataset")
     serve(Session(options, spec, root, split, opened, open_looker), port, opens_browser=not no_browser)
 
 

@@ -51,8 +51,9 @@ def build_app(session: Session) -> Starlette:
 
     def images(request: Request) -> Response:
         asked = request.query_params
-        offset, limit = _number(request, "offset", 0), _number(request, "limit", 50)
-        return _json(session.listing(asked.get("sort", ORDER), asked.get("query", ""), offset, min(limit, MOST_ITEMS)))
+        offset, limit = _number(request, "offset", 0), min(_number(request, "limit", 50), MOST_ITEMS)
+        row = _number(request, "row", 0) if "row" in asked else None
+        return _json(session.listing(asked.get("sort", ORDER), asked.get("query", ""), offset, limit, row))
 
     def row_of(request: Request) -> int:
         row = int(request.path_params["row"])
@@ -114,10 +115,9 @@ def build_app(session: Session) -> Starlette:
         "words": session.ask_words,
         "word": session.ask_word,
         "try": session.try_words,
-        "words/save": session.save_words,
         "tags": session.change_tag,
         "tags/undo": session.undo_tag,
-        "tags/save": session.save_tags,
+        "save": session.save,
     }
     routes = [
         Route("/", page),

@@ -46,6 +46,19 @@ class Images:
         """Whether any of them has."""
         return not self.problem and any(sample["label_path"] for sample in self.all.values())
 
+    @cached_property
+    def missing(self) -> int:
+        """How many images of the store the data set has not."""
+        return 0 if self.problem else sum(image_id not in self.all for image_id in self._store.image_ids)
+
+    def require_all(self) -> None:
+        """Raise InputError where the data set lacks images of the store."""
+        if self.missing:
+            raise InputError(
+                f"{self.root} lacks {self.missing} of the {len(self._store)} images of {self._store.path}: "
+                "is it the right --data-root?"
+            )
+
     def sample(self, row: int) -> Sample:
         """Where an image is. Raises InputError for one that the data set has not."""
         image_id = self._store.image_ids[row]

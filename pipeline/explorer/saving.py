@@ -5,15 +5,16 @@ OUT/templates.txt     templates, where they are not carbseg's own
 OUT/tags.csv          image-level labels of all images
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from labelgen.prompts import TEMPLATES, read_prompts, read_templates
-from labelgen.samples import ClassSet, InputError, Sample
+from labelgen.samples import ClassSet, InputError
 from labelgen.store import PseudoLabelStore
 from pipeline.datasets.tags import TagConfig
 from pipeline.explorer.images import Images
@@ -25,49 +26,43 @@ from pipeline.runs import write_text
 PROMPTS, TEMPLATES_FILE, TAGS = "prompts.toml", "templates.txt", "tags.csv"
 
 
+T = TypeVar("T")
+
+
 class ConflictError(InputError):
-    """A file is there that this session has not written."""
+    """A file is there that the explorer has not written."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(f"{path} is there already and was not written here; replace it, or move it away")
+        super().__init__(f"{path} is there already and was not written by the explorer; replace it, or move it away")
         self.path = path
 
 
 class Files:
-    """The files of a session in a folder. One that it has not written as it is now is not overwritten unasked."""
+    """The files in a folder. One that the explorer has not written as it is now is not overwritten unasked."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._written: dict[Path, bytes] = {}
 
-    def write_words(self, words: Words, classes: ClassSet, *, replace: bool) -> list[Path]:
-        """prompts.toml; templates.txt, too, where the templates are not carbseg's own. Raises ConflictError."""
+    def read(self, name: str, parse: Callable[[Path], T], spell: Callable[[T], str]) -> T | None:
+        """What a file says that the explorer wrote in an earlier session: spelled again, it is the same text.
 
-        def keeps_names(draft: Path) -> bool:
-            return read_prompts(draft, classes).prompts == words.names
+        None where there is none, or somebody else's. Raises InputError for a broken one.
+        """
+        path = self.folder / name
+        if not path.is_file():
+            return None
+        text, said = path.read_bytes(), parse(path)
+        if spell(said).encode(errors="backslashreplace") != text:
+            return None
+        self._written[path] = text
+        return said
 
-        def keeps_templates(draft: Path) -> bool:
-            return read_templates(draft) == words.templates
+    def has_written(self, name: str) -> bool:
+        """Whether a file is the explorer's."""
+        return self.folder / name in self._written
 
-        files = [self._write(PROMPTS, words.as_toml(classes.names), keeps_names, replace)]
-        if words.templates != TEMPLATES:
-            files.append(self._write(TEMPLATES_FILE, words.templates_text(), keeps_templates, replace))
-        return files
-
-    def write_tags(
-        self,
-        samples: Sequence[Sample],
-        tags: Mapping[str, Sequence[int]],
-        classes: ClassSet,
-        reread: Callable[[Path], Mapping[str, Sequence[int]]],
-        *,
-        replace: bool,
-    ) -> Path:
-        """tags.csv of the images whose tags are known. reread: what a file of tags says, by image id."""
-        text = as_csv(samples, tags, classes.names)
-        return self._write(TAGS, text, lambda draft: reread(draft) == tags, replace)
-
-    def _write(self, name: str, text: str, keeps: Callable[[Path], bool], replace: bool) -> Path:
+    def write(self, name: str, text: str, keeps: Callable[[Path], bool], *, replace: bool) -> Path:
         """Write a file whole. keeps: whether a draft of it says what it should. Raises ConflictError, InputError."""
         path = self.folder / name
         with TemporaryDirectory() as folder:
@@ -78,7 +73,10 @@ class Files:
             fresh = draft.read_bytes()
         if path.exists() and not replace and path.read_bytes() not in (fresh, self._written.get(path)):
             raise ConflictError(path)
-        write_text(path, text)
+        try:
+            write_text(path, text)
+        except OSError as error:
+            raise InputError(f"cannot write {path} ({error.strerror}); see to it, and save again") from error
         self._written[path] = fresh
         return path
 
@@ -92,44 +90,73 @@ class Keeper:
         self._options, self._store, self._split = options, store, split
         self._images, self._classes = images, classes
         self._files = Files(Path(options.out))
-        self._tags_file: Path | None = None
-        self.saved_tags: dict[int, list[int]] = {}  # of the rows that were changed when they were saved
 
-    def save(
-        self, words: Words, tags: Tags, *, wants_words: bool = False, wants_tags: bool = False, replace: bool
-    ) -> dict[str, Any]:
-        """Write the words or the tags, and say the command that takes them. Raises ConflictError, InputError."""
+    def kept_words(self, words: Words) -> Words:
+        """Those of an earlier session; as given where there are none. Raises InputError for a broken file."""
+        kept = self._files.read(
+            PROMPTS,
+            lambda path: dataclasses.replace(words, names=read_prompts(path, self._classes).prompts),
+            lambda said: said.as_toml(self._classes.names),
+        )
+        if kept is None:
+            return words
+        given = kept
+        whole = self._files.read(
+            TEMPLATES_FILE,
+            lambda path: dataclasses.replace(given, templates=read_templates(path)),
+            Words.templates_text,
+        )
+        return whole or kept
+
+    def kept_tags(self) -> dict[int, list[int]]:
+        """Those of an earlier session, by row; none where there are none. Raises InputError for a broken file."""
+        kept = self._files.read(TAGS, self._read_tags, self._spell_tags) or {}
+        rows = {image_id: row for row, image_id in enumerate(self._store.image_ids)}
+        return {rows[image_id]: tags for image_id, tags in kept.items() if image_id in rows}
+
+    def save(self, words: Words, tags: Tags, *, replace: bool) -> dict[str, Any]:
+        """Write words and tags, where a run as the explorer was called would have others; say the command with them.
+
+        Raises ConflictError, InputError.
+        """
         again = Reproduction(self._options, self._store, self._split)
-        files, notes = [], []
-        prompts, templates = None, None
-        if wants_words or words != again.words():
-            prompts, *rest = self._files.write_words(words, self._classes, replace=replace)
-            templates = rest[0] if rest else None
-            files += [prompts, *rest]
-        if wants_tags or (self._tags_file is None and not again.has_same_tags()):
-            known = self._known_tags(tags)
-            samples = list(self._images.all.values())
-            self._tags_file = self._files.write_tags(samples, known, self._classes, self._reread, replace=replace)
-            self.saved_tags = dict(tags.changed)
-            files.append(self._tags_file)
-            if len(known) < len(samples):
-                notes.append(
-                    f"nobody knows the tags of {len(samples) - len(known)} images: add them to {self._tags_file}"
+        prompts = templates = tags_file = None
+        notes = []
+        if words != again.words() or self._files.has_written(PROMPTS):
+            prompts = self._files.write(
+                PROMPTS,
+                words.as_toml(self._classes.names),
+                lambda draft: read_prompts(draft, self._classes).prompts == words.names,
+                replace=replace,
+            )
+            if words.templates != TEMPLATES or self._files.has_written(TEMPLATES_FILE):
+                templates = self._files.write(
+                    TEMPLATES_FILE,
+                    words.templates_text(),
+                    lambda draft: read_templates(draft) == words.templates,
+                    replace=replace,
                 )
-        elif tags.changed != self.saved_tags:
-            notes.append("tags that were changed since they were saved are not in it")
-        if wants_tags and again.engine != MASKCLIP:
-            notes.append(f"{again.engine} looks at the tags, too: its scores will not be those that the page shows")
+        if tags.changed or not again.has_same_tags() or self._files.has_written(TAGS):
+            known = self._known_tags(tags)
+            tags_file = self._files.write(
+                TAGS, self._spell_tags(known), lambda draft: self._read_tags(draft) == known, replace=replace
+            )
+            unknown = len(self._images.all) - len(known)
+            if unknown:
+                notes.append(f"nobody knows the tags of {unknown} images: add them to {tags_file}")
+            if again.engine != MASKCLIP:
+                notes.append(f"{again.engine} looks at the tags, too: its scores will not be those that the page shows")
+        tags.mark_saved()
         return {
-            "file": str(files[-1] if wants_tags else prompts),
-            "files": [str(file) for file in files],
-            "command": again.command(prompts, templates, self._tags_file),
+            "files": [str(file) for file in (prompts, templates, tags_file) if file],
+            "command": again.command(prompts, templates, tags_file),
             "note": "; ".join(notes),
         }
 
     def _known_tags(self, tags: Tags) -> dict[str, list[int]]:
         """Of the images of the store as they are now, of those that are not made yet as they are given; by id."""
         samples, is_made_N = self._images.all, self._store.is_written()
+        self._images.require_all()
         known = {}
         if not is_made_N.all():
             given = self._options.run().samples(self._split, with_tags=True)
@@ -138,7 +165,10 @@ class Keeper:
             known[self._store.image_ids[row]] = tags.of(row)
         return {image_id: present for image_id, present in known.items() if present and image_id in samples}
 
-    def _reread(self, draft: Path) -> dict[str, list[int]]:
-        """What a file of tags says."""
-        read = self._images.spec.list_samples(self._images.root, self._split, tags=TagConfig(file=str(draft)))
+    def _spell_tags(self, tags: dict[str, list[int]]) -> str:
+        return as_csv(list(self._images.all.values()), tags, self._classes.names)
+
+    def _read_tags(self, file: Path) -> dict[str, list[int]]:
+        """What a file of tags says, by image id."""
+        read = self._images.spec.list_samples(self._images.root, self._split, tags=TagConfig(file=str(file)))
         return {sample["image_id"]: sample["image_labels"] for sample in read if sample["image_labels"]}

@@ -64,6 +64,8 @@ def serve(session: Session, port: int, *, opens_browser: bool) -> None:
         if opens_browser:
             webbrowser.open(address)
         uvicorn.Server(config).run(sockets=[listener])
+    if session.parting:
+        click.echo(f"Warning: {session.parting}", err=True)
     if not session.close():
         sys.stdout.flush()
         os._exit(0)  # a thread in the midst of torch would abort an interpreter that ends

@@ -62,7 +62,6 @@ class Session:
                 raise InputError(f"{other.path} has other classes than {self.store.path}: they cannot be compared")
         self.images = Images(spec, root, split, self.store)
         self._words = Words(self._classes.prompts, tuple(about["labels"].get("templates", ())))
-        self._asked_words = self._saved_words = self._words
         self._versions = Versions(self._words)
         self._tags = Tags(self._stored_tags)
         self.masks = Masks(by_key, self.images, self._tags, self._versions, open_looker)
@@ -70,6 +69,23 @@ class Session:
         self._tries: list[Job] = []
         self._warming: Job | None = None
         self._keeper = Keeper(options, self.store, split, self.images, self._classes)
+        self._kept_words, self._trouble = self._words, ""
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """With what an earlier session saved."""
+        try:
+            self._kept_words = self._keeper.kept_words(self._words).in_order_of(self.store.sentences)
+            made = self.store.is_written()
+            self._tags.go_on_with({row: tags for row, tags in self._keeper.kept_tags().items() if made[row]})
+        except InputError as error:
+            self._trouble = f"what was saved before is left alone: {error}"
+
+    @property
+    def parting(self) -> str:
+        """What is lost when it ends now; "" for nothing."""
+        count = len(self._tags.changed)
+        return "" if self._tags.are_saved else f"changes of tags were not saved; images with other tags: {count}"
 
     # ---- What there is -------------------------------------------------------------------------------------------
 
@@ -84,16 +100,18 @@ class Session:
             problems.append(f"{missing} of {len(self.store)} images are not made yet; 'carbseg labels' goes on")
         if self.images.problem:
             problems.append(f"no photos: {self.images.problem}")
+        if self.images.missing:
+            problems.append(f"{self.images.missing} of {len(self.store)} images are not in {self.images.root}")
+        if self._trouble:
+            problems.append(self._trouble)
         return {
             "name": self._labels[0],
             "dataset": self._spec.name,
             "split": self._split,
             "images": len(self.store),
             "classes": [{"name": name, "colour": colour} for name, colour in colours],
-            "words": {
-                "classes": dict(zip(self._classes.names, self._words.names, strict=True)),
-                "templates": self._words.templates,
-            },
+            "words": self._as_json(self._words),
+            "kept_words": self._as_json(self._kept_words),
             "stores": [{"key": str(key), "label": label} for key, label in enumerate(self._labels)],
             "layers": self.store.mask_views,
             "has_truth": self.images.have_truth,
@@ -101,20 +119,21 @@ class Session:
             "problems": problems,
             "changed_tags": len(self._tags.changed),
             "can_undo": self._tags.can_undo,
-            "unsaved": self._unsaved(),
+            "are_tags_saved": self._tags.are_saved,
         }
 
-    def listing(self, sort: str, query: str, offset: int, limit: int) -> Json:
-        """A page of the list of images whose id holds the query."""
+    def listing(self, sort: str, query: str, offset: int, limit: int, row: int | None = None) -> Json:
+        """A page of the list of images whose id holds the query, and where a row stands in it."""
         if sort not in (SUSPICION, ORDER):
             raise InputError(f"sort must be {SUSPICION} or {ORDER}, got {sort!r}")
         ranking = self._ranking.start() if sort == SUSPICION else None
         ids, wanted = self.store.image_ids, query.casefold()
         rows = self._ranking.rows() if ranking else range(len(ids))
         found = [row for row in rows if wanted in ids[row].casefold()]
+        place = found.index(row) if row in found else None
         is_made_N = self.store.is_written()
         items = [self._item(row, bool(is_made_N[row])) for row in found[offset : offset + limit]]
-        return {"total": len(found), "items": items} | ({"suspicion": ranking} if ranking else {})
+        return {"total": len(found), "items": items, "place": place} | ({"suspicion": ranking} if ranking else {})
 
     def about(self, row: int) -> Json:
         """What the page says of an image."""
@@ -162,7 +181,6 @@ class Session:
         version = self._versions.add(words)
         moves = Moves(len(self._classes))
         self._count_moves(moves, Shown(row, self._layer(data), words=version), remember=True)
-        self._asked_words = words
         return {
             "version": version,
             "source": self.masks.source(version),
@@ -172,9 +190,9 @@ class Session:
         }
 
     def ask_word(self, data: Json) -> Json:
-        """Where one more word would win in an image, in the words that were last asked."""
+        """Where one more word would win in an image, beside words that are as in `ask_words`."""
         begun, row = time.monotonic(), self.row(data)
-        version = self._versions.add(self._asked_words.asking(data.get("word")))
+        version = self._versions.add(self._read_words(data).asking(data.get("word")))
         share = self.masks.share_won(Shown(row, self._layer(data), words=version))
         unknown = self.masks.unknown_words(version)
         return {"version": version, "share": share, "unknown": unknown, "seconds": round(time.monotonic() - begun, 3)}
@@ -214,7 +232,7 @@ class Session:
         return {"is_loading": self.masks.is_loading, "share": self.masks.share_looked_at}
 
     def _count_moves(self, moves: Moves, shown: Shown, *, remember: bool) -> None:
-        before_HW = self.masks.mask(shown._replace(words=SAVED), remember=remember)
+        before_HW = self.masks.mask(shown._replace(words=SAVED, has_saved_tags=True), remember=remember)
         after_HW = self.masks.mask(shown, remember=remember)
         moves.add(before_HW, after_HW, self.images.truth(shown.row, (before_HW.shape[0], before_HW.shape[1])))
 
@@ -240,30 +258,25 @@ class Session:
 
     def _changed(self, row: int) -> Json:
         changes = len(self._tags.changed)
-        return {"row": row, "tags": self._tags.of(row), "can_undo": self._tags.can_undo, "changes": changes}
+        return {
+            "row": row,
+            "tags": self._tags.of(row),
+            "can_undo": self._tags.can_undo,
+            "changes": changes,
+            "are_saved": self._tags.are_saved,
+        }
 
     def _stored_tags(self, row: int) -> list[int]:
         return np.flatnonzero(self.store.labels_of(self.store.image_ids[row])).tolist()
 
     # ---- Saving --------------------------------------------------------------------------------------------------
 
-    def save_words(self, data: Json) -> Json:
-        """Write the words, and say the command that makes a store with them."""
-        words = self._read_words(data)
-        answer = self._keeper.save(words, self._tags, wants_words=True, replace=data.get("replace") is True)
-        self._saved_words = self._asked_words = words
-        return answer
+    def save(self, data: Json) -> Json:
+        """Write the words and the tags, and say the command that makes a store with them."""
+        return self._keeper.save(self._read_words(data), self._tags, replace=data.get("replace") is True)
 
-    def save_tags(self, data: Json) -> Json:
-        """Write the tags of all images, and say the command that makes a store with them."""
-        answer = self._keeper.save(self._saved_words, self._tags, wants_tags=True, replace=data.get("replace") is True)
-        return answer | {"changes": len(self._keeper.saved_tags)}
-
-    def _unsaved(self) -> Json:
-        return {
-            "words": self._asked_words != self._saved_words,
-            "tags": self._tags.changed != self._keeper.saved_tags,
-        }
+    def _as_json(self, words: Words) -> Json:
+        return {"classes": dict(zip(self._classes.names, words.names, strict=True)), "templates": words.templates}
 
     def row(self, data: Json) -> int:
         """The image that a request is about."""

@@ -14,13 +14,28 @@ class Tags:
 
     def __init__(self, saved: Callable[[int], list[int]]) -> None:
         self.saved = saved
-        self.changed: dict[int, list[int]] = {}  # rows that differ from what is saved
+        self.changed: dict[int, list[int]] = {}  # rows that differ from what the store has
+        self._in_file: dict[int, list[int]] = {}  # the same, when it was written to a file
         self._history: list[tuple[int, list[int]]] = []
         self._lock = threading.Lock()
 
     def of(self, row: int) -> list[int]:
         """Train ids, sorted. Raises InputError for an image that has not been made."""
         return self.changed[row] if row in self.changed else self.saved(row)
+
+    def go_on_with(self, tags: Mapping[int, Sequence[int]]) -> None:
+        """Tags that were written to a file."""
+        self.changed = {row: [*now] for row, now in tags.items() if [*now] != self.saved(row)}
+        self.mark_saved()
+
+    def mark_saved(self) -> None:
+        """They are in a file, as they are now."""
+        self._in_file = dict(self.changed)
+
+    @property
+    def are_saved(self) -> bool:
+        """Whether a file says the same."""
+        return self.changed == self._in_file
 
     def change(self, row: int, train_id: int, *, is_present: bool) -> list[int]:
         """Add or remove one. Raises InputError where none would be left, which in a file means: unknown."""

@@ -34,7 +34,7 @@ class Words:
         for name, words in asked.items():
             place = look_up({known: place for place, known in enumerate(classes)}, name, "class")
             names[place] = _texts(words, f"words for {name!r}")
-        chosen = _texts(templates, "templates")
+        chosen = before.templates if templates == [*before.templates] else _texts(templates, "templates")
         for template in chosen:
             check_template(template)
             if template.startswith("#"):

@@ -14,7 +14,8 @@ export function withWords() {
 
 /** {version, share} of the free word. */
 export function withWord() {
-  return once("word", "api/word", { row: state.image.row, layer: state.view, word: state.word }, state.tagTurn);
+  const { image, view: layer, word, words } = state;
+  return once("word", "api/word", { row: image.row, layer, word, ...words }, state.tagTurn);
 }
 
 function once(what, path, data, turn) {

@@ -1,7 +1,7 @@
 // The list of images: only the rows that are seen are there, and only their pages are asked for.
 
 import { get } from "./api.js";
-import { change, className, colourOf, onChange, state } from "./state.js";
+import { areWordsSaved, change, className, colourOf, onChange, openSuspects, state } from "./state.js";
 import { attempt, tell } from "./trouble.js";
 
 export const DOUBTS = { missing: "forgotten?", false: "really there?" };
@@ -11,6 +11,7 @@ const JUDGING_MS = 1000; // between two questions how far the judging of tags is
 const SCROLL_MS = 80, TYPE_MS = 250; // what is passed in a shorter time is not asked for
 
 let pages = new Map(); // number -> {promise, items}; items are null until they are there
+let hasGone = false; // whether somebody chose an image
 let total = 0, going = 0, showing = 0, timer = null;
 
 function page(number) {
@@ -21,6 +22,7 @@ function page(number) {
 
 function ask(number) {
   const wanted = { sort: byId("sort").value, query: byId("query").value, offset: number * PAGE, limit: PAGE };
+  if (state.image) wanted.row = state.image.row;
   const asked = { items: null }, there = pages;
   asked.promise = get(`api/images?${new URLSearchParams(wanted)}`).then((answer) => {
     asked.items = answer.items;
@@ -47,10 +49,11 @@ export async function reload() {
   if (there !== pages) return; // asked anew meanwhile
   total = first.total;
   byId("list-inner").style.height = `${total * ROW_PX}px`;
-  byId("list").scrollTop = 0;
   const { images } = state.run;
   byId("count").textContent = total === images ? `${images} images` : `${total} of ${images} images`;
-  change({ place: placeOf(state.image?.row) });
+  change({ place: first.place ?? -1 });
+  if (state.place < 0) byId("list").scrollTop = 0;
+  else reveal();
   if (byId("sort").value === "suspicion") watchSuspicion(there, first.suspicion).catch(tell);
 }
 
@@ -62,8 +65,11 @@ async function watchSuspicion(there, { state: at, done, total: all, error }) {
   await new Promise((resolve) => { setTimeout(resolve, JUDGING_MS); });
   if (there !== pages) return; // another order, or search
   const { suspicion } = await get("api/images?sort=suspicion&limit=1");
-  if (suspicion.state === "done") await reload();
-  else await watchSuspicion(there, suspicion);
+  if (suspicion.state === "done") {
+    const isFirst = state.place === 0 && !hasGone;
+    await reload();
+    if (isFirst && areWordsSaved() && !state.canUndo) await goTo(0); // nobody has begun with what was first
+  } else await watchSuspicion(there, suspicion);
 }
 
 // ---- Going from image to image -------------------------------------------------------------------------------------
@@ -79,17 +85,22 @@ export async function goTo(place) {
   if (turn === going) await showImage(asked.items[place % PAGE].row); // whatever became of the list meanwhile
 }
 
-export function step(by) { return goTo(state.place + by); }
+export function step(by) {
+  hasGone = true;
+  return goTo(state.place + by);
+}
 
 /** Show an image, wherever it stands in the list; also to see it anew. */
 export async function showImage(row) {
   showing += 1;
   const turn = showing, image = await get(`api/images/${row}`);
   if (turn !== showing) return; // another one was asked for meanwhile
+  const place = row === state.image?.row ? state.place : placeOf(row);
   const item = itemAt(placeOf(row));
-  if (item) Object.assign(item, { tags: image.tags, changed: String(image.tags) !== String(image.tags_saved) });
+  const changed = String(image.tags) !== String(image.tags_saved);
+  if (item) Object.assign(item, { tags: image.tags, changed, suspect: openSuspects(image)[0] ?? null });
   history.replaceState(null, "", `#${row}`);
-  change({ image, place: placeOf(row) });
+  change({ image, place });
 }
 
 // ---- Drawing -------------------------------------------------------------------------------------------------------
@@ -122,7 +133,7 @@ async function fetchPages(numbers) {
 function makeItem(place) {
   const item = itemAt(place), isShown = place === state.place;
   const element = el("div", { class: "item", role: "option", id: `item-${place}`, "aria-selected": String(isShown),
-    "aria-posinset": place + 1, "aria-setsize": total, onclick: () => attempt(() => goTo(place)) });
+    "aria-posinset": place + 1, "aria-setsize": total, onclick: () => attempt(() => step(place - state.place)) });
   element.style.top = `${place * ROW_PX}px`;
   if (item) element.append(el("span", { class: "clip", title: item.id }, item.id), hint(item));
   return element;
@@ -148,7 +159,7 @@ function onKey(event) {
   if (by === undefined) return;
   event.preventDefault();
   event.stopPropagation(); // elsewhere these keys choose layers
-  attempt(() => goTo(Math.min(total - 1, Math.max(0, state.place + by))));
+  attempt(() => step(Math.min(total - 1, Math.max(0, state.place + by)) - state.place));
 }
 
 export function startList() {
@@ -161,6 +172,12 @@ export function startList() {
   byId("query").oninput = () => {
     clearTimeout(byId("query").timer);
     byId("query").timer = setTimeout(() => attempt(reload), TYPE_MS);
+  };
+  byId("query").onkeydown = ({ key }) => {
+    if (key === "Enter") attempt(async () => { await reload(); await step(-state.place); });
+    if (key !== "Escape" || !byId("query").value) return;
+    byId("query").value = "";
+    attempt(reload);
   };
   byId("previous").onclick = () => attempt(() => step(-1));
   byId("next").onclick = () => attempt(() => step(1));

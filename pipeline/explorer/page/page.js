@@ -5,9 +5,9 @@ import { goTo, reload, showImage, startList, step } from "./list.js";
 import { changePane, closePane, nextPane, pan, splitPane, startPanes, zoomBy, zoomToFit } from "./panes.js";
 import { redraw } from "./redraw.js";
 import {
-  BEFORE, NOW, areWordsChanged, change, className, classes, layers, onChange, sameLists, shownLayer, sources,
-  state,
+  BEFORE, NOW, areWordsSaved, change, className, classes, layers, onChange, shownLayer, sources, state,
 } from "./state.js";
+import { startSaving } from "./saved.js";
 import { believeSuspicion, startTags, undoTag } from "./tags.js";
 import { attempt, startTrouble } from "./trouble.js";
 import { keptWords, startWords } from "./words.js";
@@ -47,9 +47,12 @@ function toggleAlone(id = state.classId) { change({ classId: id, isAlone: !(stat
 
 function setOpacity(opacity) { change({ opacity: Math.min(1, Math.max(0, opacity)) }); }
 
-function showPanel(panel, focus = true) {
-  change({ panel });
-  if (focus) byId(`tab-${panel}`).focus();
+function showPanel(panel) { change({ panel }); }
+
+/** What is agreed to is seen first. */
+function agree() {
+  if (state.panel === "tags") believeSuspicion();
+  else showPanel("tags");
 }
 
 // ---- Drawing -------------------------------------------------------------------------------------------------------
@@ -113,7 +116,7 @@ const KEYS = {
   s: splitPane,
   c: () => closePane(),
   n: nextPane,
-  y: believeSuspicion,
+  y: agree,
   t: () => showPanel("tags"),
   w: () => showPanel("words"),
   "/": () => byId("query").focus(),
@@ -146,7 +149,9 @@ function actOf(key, shiftKey, target) {
 }
 
 function onTabKey({ key }) {
-  if (key === "ArrowLeft" || key === "ArrowRight") showPanel(state.panel === "tags" ? "words" : "tags");
+  if (key !== "ArrowLeft" && key !== "ArrowRight") return;
+  showPanel(state.panel === "tags" ? "words" : "tags");
+  byId(`tab-${state.panel}`).focus();
 }
 
 // ---- Start ---------------------------------------------------------------------------------------------------------
@@ -162,7 +167,7 @@ function listen() {
   for (const panel of ["tags", "words"]) byId(`tab-${panel}`).onclick = () => showPanel(panel);
   document.addEventListener("keydown", onKey);
   window.addEventListener("beforeunload", (event) => {
-    if (areWordsChanged() && !sameLists(state.words, state.savedWords)) event.preventDefault();
+    if (!areWordsSaved()) event.preventDefault();
   });
 }
 
@@ -170,8 +175,8 @@ async function start() {
   const run = await get("api/run");
   const view = run.layers.at(-1) ?? "photo", others = run.stores.slice(1, 4);
   state.panes = [{ layer: view, of: NOW }, ...others.map(({ key }) => ({ layer: view, of: key }))];
-  Object.assign(state, { run, view, words: run.words, ...keptWords() });
-  Object.assign(state, { changedTags: run.changed_tags, areTagsSaved: !run.unsaved.tags, canUndo: run.can_undo });
+  Object.assign(state, { run, view, words: run.words, ...keptWords(run) });
+  Object.assign(state, { changedTags: run.changed_tags, areTagsSaved: run.are_tags_saved, canUndo: run.can_undo });
   drawHeader();
   if (!run.images) return;
   for (const id of ["images", "middle", "side"]) byId(id).hidden = false;
@@ -181,11 +186,12 @@ async function start() {
   startList();
   startTags();
   startWords();
+  startSaving();
   listen();
-  await reload();
   const row = Number(location.hash.slice(1) || NaN);
   if (row >= 0 && row < run.images) await showImage(row);
-  else await goTo(0);
+  await reload();
+  if (!state.image) await goTo(0);
 }
 
 startTrouble();

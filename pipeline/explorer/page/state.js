@@ -19,7 +19,7 @@ export const state = {
   tagTurn: 0, // grows with every change of a tag, so that no older mask is taken for a new one
   canUndo: false,
   changedTags: 0, // images whose tags are not the store's
-  areTagsSaved: true, // whether those are written to a file
+  areTagsSaved: true, // whether a file says the same
   panel: "tags",
 };
 
@@ -51,6 +51,13 @@ export function areWordsChanged() {
   return changedClasses().length > 0 || !sameLists(state.words.templates, state.run.words.templates);
 }
 
+export function areWordsSaved() { return !areWordsChanged() || sameLists(state.words, state.savedWords); }
+
+/** What is suspicious in an image, the worst first, but for what was changed since. */
+export function openSuspects({ suspects, tags }) {
+  return suspects.filter(({ class: id, kind }) => tags.includes(id) === (kind === "false"));
+}
+
 export function areTagsChanged({ image } = state) { return image !== null && !sameLists(image.tags, image.tags_saved); }
 
 /** {key, label} of what a pane can show of the image; what comes and goes stands last, so that digits stay. */
@@ -66,12 +73,14 @@ export function layers() {
   return all;
 }
 
-/** Where a pane's masks can come from: {key, label}. */
+/** Where a pane's masks can come from: {key, label}. Run folders are called by their last part, if that tells them. */
 export function sources() {
   const { run } = state, isChanged = areWordsChanged() || areTagsChanged();
-  const others = run.stores.slice(1).map(({ key, label }) => ({ key, label }));
-  const own = { key: NOW, label: others.length ? run.stores[0].label : "now" };
-  return [own, ...(isChanged ? [{ key: BEFORE, label: "before" }] : []), ...others];
+  const last = run.stores.map(({ label }) => label.split("/").filter(Boolean).at(-1));
+  const labels = new Set(last).size === last.length ? last : run.stores.map(({ label }) => label);
+  const others = run.stores.slice(1).map(({ key }, k) => ({ key, label: labels[k + 1] }));
+  const own = others.length ? `${labels[0]}, ` : "";
+  return [{ key: NOW, label: `${own}now` }, ...(isChanged ? [{ key: BEFORE, label: `${own}before` }] : []), ...others];
 }
 
 /** The layer that a pane shows of this image: the photo where it has not what the pane is set to. */

@@ -2,10 +2,10 @@
 
 import { post } from "./api.js";
 import { DOUBTS, showImage } from "./list.js";
-import { change, className, classes, colourOf, onChange, state } from "./state.js";
+import { change, className, classes, colourOf, onChange, openSuspects, state } from "./state.js";
 import { attempt } from "./trouble.js";
 import { redraw } from "./redraw.js";
-import { save } from "./saved.js";
+import { forgetSaved } from "./saved.js";
 
 const SUSPECTS = 5; // that are shown, the worst first
 
@@ -24,34 +24,24 @@ export function undoTag() {
   });
 }
 
-async function onChanged(row, { tags, can_undo: canUndo, changes }) {
-  byId("saved-tags").replaceChildren();
+async function onChanged(row, { tags, can_undo: canUndo, changes, are_saved: areTagsSaved }) {
+  forgetSaved();
   const image = state.image.row === row ? { ...state.image, tags } : state.image;
-  change({ image, canUndo, changedTags: changes, areTagsSaved: false, tagTurn: state.tagTurn + 1 });
+  change({ image, canUndo, changedTags: changes, areTagsSaved, tagTurn: state.tagTurn + 1 });
   await showImage(row);
 }
 
 /** Change the tag that is suspected first. */
 export function believeSuspicion() {
-  const [first] = openSuspects();
+  const [first] = openSuspects(state.image);
   if (first) setTag(first.class, first.kind === "missing");
-}
-
-/** Those that were not acted on. */
-function openSuspects() {
-  const { suspects, tags } = state.image;
-  return suspects.filter(({ class: id, kind }) => tags.includes(id) === (kind === "false"));
 }
 
 function refresh() {
   const { image } = state;
   byId("undo-tag").disabled = !state.canUndo;
-  const { changedTags, areTagsSaved } = state, images = changedTags === 1 ? "1 image" : `${changedTags} images`;
-  const changes = `${images} changed, ${areTagsSaved ? "saved" : "not saved"}`;
-  byId("save-tags").disabled = areTagsSaved;
-  byId("tag-changes").textContent = changedTags ? changes : "no changes";
   if (!image) return;
-  const open = openSuspects().slice(0, SUSPECTS);
+  const open = openSuspects(image).slice(0, SUSPECTS);
   drawSuspects(open, image.is_made);
   const buttons = byId("tags").children;
   classes().forEach((_, id) => {
@@ -82,6 +72,5 @@ export function startTags() {
     button({ class: "class", title: name, onclick: () => setTag(id, !state.image.tags.includes(id)) },
       swatch(rgb(colour)), el("span", { class: "clip" }, name), el("small"))));
   byId("undo-tag").onclick = undoTag;
-  byId("save-tags").onclick = () => save("api/tags/save", {}, byId("saved-tags"), () => change({ areTagsSaved: true }));
   onChange(refresh);
 }

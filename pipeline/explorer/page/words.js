@@ -4,7 +4,7 @@ import { get, post } from "./api.js";
 import { withWord, withWords } from "./asking.js";
 import { changePane } from "./panes.js";
 import { redraw } from "./redraw.js";
-import { save } from "./saved.js";
+import { forgetSaved } from "./saved.js";
 import {
   areWordsChanged, change, changedClasses, className, classes, colourOf, onChange, percent, sameLists, state,
 } from "./state.js";
@@ -21,7 +21,7 @@ function chosen() { return className(state.classId); }
 /** Other words, or other templates, instead of what there was. */
 function edit(changes) {
   forgetTrial();
-  byId("saved-words").replaceChildren();
+  forgetSaved();
   change({ words: { ...state.words, ...changes } });
 }
 
@@ -33,9 +33,11 @@ function forgetTrial() {
 
 function setWords(name, words) { edit({ classes: { ...state.words.classes, [name]: words } }); }
 
-function addWord(word) {
-  const words = state.words.classes[chosen()];
-  if (word && !words.includes(word)) setWords(chosen(), [...words, word]);
+/** One word, or some with commas between them. */
+function addWords(typed) {
+  const words = state.words.classes[chosen()], all = typed.split(",").map((word) => word.trim()).filter(Boolean);
+  const more = [...new Set([...words, ...all])];
+  if (more.length > words.length) setWords(chosen(), more);
 }
 
 function removeWord(word) {
@@ -43,15 +45,17 @@ function removeWord(word) {
   byId("add-word").firstElementChild.focus();
 }
 
-// ---- What was edited outlives a reload of the page, which asks for everything else anew -----------------------------
+// ---- What was edited outlives a reload of the page, and what was saved the end of the explorer ----------------------
 
 const keptAs = `words of ${location.pathname}`;
 
 function keepWords() { sessionStorage.setItem(keptAs, JSON.stringify([state.words, state.savedWords])); }
 
-export function keptWords() {
+export function keptWords(run) {
   const [words, savedWords] = JSON.parse(sessionStorage.getItem(keptAs) ?? "[]");
-  return words ? { words, savedWords } : {};
+  if (words) return { words, savedWords };
+  const { kept_words: kept } = run;
+  return { words: kept, savedWords: kept };
 }
 
 // ---- Drawing -------------------------------------------------------------------------------------------------------
@@ -69,9 +73,7 @@ function refresh() {
   if (words.templates !== shownTemplates) byId("templates").value = words.templates.join("\n");
   shownTemplates = words.templates;
   byId("reset-class").disabled = !changed.includes(chosen());
-  for (const id of ["reset-words", "save-words", "try"]) byId(id).disabled = !isChanged;
-  const parts = [...changed, ...(sameLists(words.templates, run.words.templates) ? [] : ["templates"])];
-  byId("word-changes").textContent = isChanged ? `changed: ${parts.join(", ")}` : "no changes";
+  for (const id of ["reset-words", "try"]) byId(id).disabled = !isChanged;
   drawMoved();
 }
 
@@ -177,7 +179,13 @@ function askWord(word) {
 
 async function drawAsked() {
   const { word, image } = state;
+  byId("asked").replaceChildren();
   if (!word || !image?.is_made) return;
+  const owner = classes().find(({ name }) => state.words.classes[name].includes(word));
+  if (owner) {
+    byId("asked").append(el("p", {}, `“${word}” is a word of ${owner.name} already.`));
+    return;
+  }
   const answer = await withWord();
   if (word !== state.word || image.row !== state.image.row) return;
   byId("asked").replaceChildren(...unknownWords(answer),
@@ -198,17 +206,13 @@ export function startWords() {
   byId("no-words").hidden = clip === null;
   byId("words-editor").hidden = clip !== null;
   byId("word-class").onchange = ({ target }) => change({ classId: Number(target.value) });
-  byId("add-word").onsubmit = (event) => addWord(taken(event));
+  byId("add-word").onsubmit = (event) => addWords(taken(event));
   byId("templates").onchange = ({ target }) =>
     edit({ templates: target.value.split("\n").map((line) => line.trim()).filter(Boolean) });
   byId("reset-class").onclick = () => setWords(chosen(), words.classes[chosen()]);
   byId("reset-words").onclick = () => edit(words);
   byId("try").onclick = () => attempt(tryWords);
   byId("ask").onsubmit = (event) => askWord(taken(event));
-  byId("save-words").onclick = () => {
-    const { words: edited } = state;
-    save("api/words/save", edited, byId("saved-words"), () => change({ savedWords: edited }));
-  };
   onChange(refresh);
   onChange(keepWords);
   onChange(() => drawAsked().catch((error) => {

@@ -41,7 +41,8 @@ def test_the_page_begins_with_what_there_is(client: Client, toy: tuple[object, .
     assert run["layers"] == ["global", "local", "fused"]
     assert run["stores"] == [{"key": "0", "label": str(toy[0])}]
     assert (run["has_truth"], run["clip"], run["problems"]) == (True, None, [])
-    assert run["unsaved"] == {"words": False, "tags": False}
+    assert run["are_tags_saved"]
+    assert run["kept_words"] == run["words"]
 
 
 def test_masks_are_those_of_the_store(client: Client, store: PseudoLabelStore) -> None:
@@ -164,7 +165,6 @@ def test_other_words_change_the_mask_and_what_moved_is_said(client: Client, stor
         assert move["share"] == pytest.approx(share)
     assert said["miou_before"] == client.ok("/api/images/0/miou?layer=fused")["miou"]
     assert said["miou_after"] == client.ok(f"/api/images/0/miou?layer=fused&words={said['version']}")["miou"]
-    assert client.ok("/api/run")["unsaved"]["words"]
 
 
 def test_the_stores_own_words_are_what_is_saved(client: Client) -> None:
@@ -287,7 +287,13 @@ def test_a_change_of_a_tag_shows_at_once_and_can_be_taken_back(client: Client, s
     before = np.flatnonzero(store.labels_of(image_id)).tolist()
     road = NAMES.index("road")
     said = client.ok("/api/tags", {"row": 0, "class": road, "present": False})
-    assert said == {"row": 0, "tags": [tag for tag in before if tag != road], "can_undo": True, "changes": 1}
+    assert said == {
+        "row": 0,
+        "tags": [tag for tag in before if tag != road],
+        "can_undo": True,
+        "changes": 1,
+        "are_saved": False,
+    }
     without = store.labels_of(image_id)
     without[road] = False
     np.testing.assert_array_equal(
@@ -300,8 +306,14 @@ def test_a_change_of_a_tag_shows_at_once_and_can_be_taken_back(client: Client, s
     assert (about["tags"], about["tags_saved"]) == (said["tags"], before)
     assert client.ok("/api/images")["items"][0]["changed"]
     run = client.ok("/api/run")
-    assert (run["changed_tags"], run["can_undo"], run["unsaved"]["tags"]) == (1, True, True)
-    assert client.ok("/api/tags/undo", {}) == {"row": 0, "tags": before, "can_undo": False, "changes": 0}
+    assert (run["changed_tags"], run["can_undo"], run["are_tags_saved"]) == (1, True, False)
+    assert client.ok("/api/tags/undo", {}) == {
+        "row": 0,
+        "tags": before,
+        "can_undo": False,
+        "changes": 0,
+        "are_saved": True,
+    }
     assert "no change" in client.error("/api/tags/undo", {})
 
 
@@ -447,7 +459,7 @@ def test_what_may_be_loaded_is_said_with_every_answer(client: Client) -> None:
         assert headers["cache-control"] == "no-store"
 
 
-CHANGES = ("words", "word", "try", "words/save", "tags", "tags/undo", "tags/save")
+CHANGES = ("words", "word", "try", "tags", "tags/undo", "save")
 
 
 @pytest.mark.parametrize("name", CHANGES)

@@ -157,8 +157,8 @@ def test_words_from_the_start_to_the_saved_file(explore: Opener, toy: tuple[obje
     shows(page, "changed")
     page.get_by_role("button", name="Try on 20 images").click()
     expect(page.locator("#tried .change")).to_contain_text("in 3 images")  # all that there are
-    page.get_by_role("button", name="Save words").click()
-    expect(page.locator("#saved-words")).to_contain_text("carbseg labels")
+    page.get_by_role("button", name="Save", exact=True).click()
+    expect(page.locator("#saved")).to_contain_text("carbseg labels")
     assert tomllib.loads((Path(str(toy[0])) / "prompts.toml").read_text())["road"] == ["blue sky"]
 
     page.get_by_role("button", name="Reset all").click()
@@ -168,6 +168,33 @@ def test_words_from_the_start_to_the_saved_file(explore: Opener, toy: tuple[obje
     assert np.array_equal(picture(page), before)
 
 
+def test_a_word_is_asked_beside_those_that_are_edited_now(explore: Opener, toy: tuple[object, ...]) -> None:
+    page = explore(*toy)
+    shows(page, "fused")
+    press(page, "w")
+
+    def ask() -> str:
+        page.get_by_label("a word to ask this image").fill("vegetation")
+        press(page, "Enter")
+        expect(page.locator("#asked")).to_contain_text("would win")
+        said: str = page.locator("#asked").inner_text()
+        return said
+
+    first = ask()
+    page.get_by_label("a word to add").fill("house, street,")
+    press(page, "Enter")
+    expect(page.locator("#words li")).to_have_count(3)
+    expect(page.locator("#moved .change")).to_be_visible()
+    expect(page.locator("#asked")).to_contain_text("would win")
+    assert ask() != first
+    page.get_by_role("button", name="Reset all").click()
+    expect(page.locator("#moved")).to_contain_text("Nothing")
+    assert ask() == first
+    page.get_by_label("a word to ask this image").fill("tree")
+    press(page, "Enter")
+    expect(page.locator("#asked")).to_have_text("“tree” is a word of tree already.")
+
+
 def test_words_outlive_a_reload_of_the_page(explore: Opener, toy: tuple[object, ...]) -> None:
     page = explore(*toy)
     shows(page, "fused")
@@ -175,8 +202,8 @@ def test_words_outlive_a_reload_of_the_page(explore: Opener, toy: tuple[object, 
     page.get_by_label("a word to add").fill("azure")
     press(page, "Enter")
     expect(page.locator("#moved .change")).to_be_visible()
-    page.get_by_role("button", name="Save words").click()  # else the browser asks whether to leave
-    expect(page.locator("#saved-words")).to_contain_text("Saved")
+    page.get_by_role("button", name="Save", exact=True).click()  # else the browser asks whether to leave
+    expect(page.locator("#saved")).to_contain_text("Saved")
     page.reload()
     shows(page, "fused")
     press(page, "w")
@@ -219,16 +246,16 @@ def test_a_file_of_somebody_else_is_replaced_only_if_that_is_wanted_and_the_comm
     press(page, "w")
     page.get_by_label("a word to add").fill("azure")
     press(page, "Enter")
-    page.get_by_role("button", name="Save words").click()
-    expect(page.locator("#saved-words")).to_contain_text("prompts.toml is there already")
+    page.get_by_role("button", name="Save", exact=True).click()
+    expect(page.locator("#saved")).to_contain_text("prompts.toml is there already")
     assert file.read_text() == "# mine\n"
     page.get_by_role("button", name="Replace it").click()
-    expect(page.locator("#saved-words")).to_contain_text("Saved")
+    expect(page.locator("#saved")).to_contain_text("Saved")
     assert "azure" in tomllib.loads(file.read_text())["sky"]
     page.get_by_role("button", name="Copy", exact=True).click()
     expect(page.get_by_role("button", name="Copied")).to_be_visible()
     copied = page.evaluate("() => navigator.clipboard.readText()")
-    assert copied == page.locator("#saved-words .command code").inner_text()
+    assert copied == page.locator("#saved .command code").inner_text()
     assert copied.startswith("carbseg labels ")
 
 
@@ -263,18 +290,47 @@ def test_tags_from_the_start_to_the_saved_file(explore: Opener, toy: tuple[objec
     there.click()
     expect(there).to_have_attribute("aria-pressed", "true")
     expect(there).to_contain_text("added")
-    expect(page.locator("#tag-changes")).to_have_text("1 image changed, not saved")
+    expect(page.locator("#changes")).to_have_text("tags of 1 image: not saved")
     expect(page.locator("[role=option][aria-selected=true]")).to_contain_text("changed")
     page.get_by_role("button", name="Undo").click()
     expect(there).to_have_attribute("aria-pressed", "false")
     shows(page, "fused")
     assert np.array_equal(picture(page), before)
     there.click()
-    page.get_by_role("button", name="Save tags").click()
-    expect(page.locator("#saved-tags")).to_contain_text("carbseg labels")
-    expect(page.locator("#tag-changes")).to_have_text("1 image changed, saved")
+    page.get_by_role("button", name="Save", exact=True).click()
+    expect(page.locator("#saved")).to_contain_text("carbseg labels")
+    expect(page.locator("#changes")).to_have_text("tags of 1 image: saved")
     saved = read_tags(Path(str(toy[0])) / "tags.csv", CAMVID_CLASSES)
     assert any(train_id in labels for key, labels in saved.items() if image_id in key)
+
+
+def test_what_is_agreed_to_is_seen_first(explore: Opener, forgetful: tuple[object, ...]) -> None:
+    page = explore(*forgetful)
+    shows(page, "fused")
+    press(page, "w", "y")
+    expect(page.locator("#panel-tags")).to_be_visible()
+    expect(page.locator("#changes")).to_have_text("no changes")
+    press(page, "y")
+    expect(page.locator("#changes")).to_have_text("tags of 1 image: not saved")
+    press(page, "t", "ArrowRight")  # still goes to the next image
+    expect(page.locator("#place")).to_have_text("2 of 3")
+
+
+def test_the_place_in_the_list_is_kept_and_a_search_ends(explore: Opener, toy: tuple[object, ...]) -> None:
+    page = explore(*toy)
+    shows(page, "fused")
+    press(page, "ArrowRight", "ArrowRight")
+    expect(page.locator("#place")).to_have_text("3 of 3")
+    name = page.locator("#image-name").inner_text()
+    page.reload()
+    expect(page.locator("#place")).to_have_text("3 of 3")
+    page.locator("#sort").select_option("order")
+    expect(page.locator("[role=option][aria-selected=true]")).to_contain_text(name)
+    page.locator("#query").fill("no such name")
+    expect(page.locator("#count")).to_have_text("0 of 3 images")
+    page.locator("#query").press("Escape")
+    expect(page.locator("#count")).to_have_text("3 images")
+    expect(page.locator("#image-name")).to_have_text(name)
 
 
 def test_everything_is_done_with_the_keyboard_alone(explore: Opener, toy: tuple[object, ...]) -> None:
@@ -297,21 +353,21 @@ def test_everything_is_done_with_the_keyboard_alone(explore: Opener, toy: tuple[
     page.keyboard.type("tower")  # no key of the page while one writes
     press(page, "Enter")
     expect(page.locator("#moved .change")).to_contain_text("of the pixels changed class")
-    tab_to(page, "#save-words")
+    tab_to(page, "#save")
     press(page, "Enter")
-    expect(page.locator("#saved-words")).to_contain_text("prompts.toml")
+    expect(page.locator("#saved")).to_contain_text("prompts.toml")
     assert "tower" in tomllib.loads((Path(str(toy[0])) / "prompts.toml").read_text())["building"]
     press(page, "t")
     tab_to(page, "#tags button")
     press(page, " ")
-    expect(page.locator("#tag-changes")).to_have_text("1 image changed, not saved")
+    expect(page.locator("#changes")).to_have_text("words of building: saved; tags of 1 image: not saved")
     press(page, "Control+z")
-    expect(page.locator("#tag-changes")).to_have_text("no changes")
+    expect(page.locator("#changes")).to_have_text("words of building: saved")
     press(page, " ")
-    expect(page.locator("#tag-changes")).to_have_text("1 image changed, not saved")
-    tab_to(page, "#save-tags")
+    expect(page.locator("#changes")).to_have_text("words of building: saved; tags of 1 image: not saved")
+    tab_to(page, "#save")
     press(page, "Enter")
-    expect(page.locator("#saved-tags")).to_contain_text("tags.csv")
+    expect(page.locator("#saved")).to_contain_text("tags.csv")
     assert (Path(str(toy[0])) / "tags.csv").is_file()
 
 

@@ -14,7 +14,7 @@ import pytest
 from labelgen.store import PseudoLabelStore
 from pipeline.datasets.classes import CAMVID_CLASSES
 from pipeline.datasets.tags import read_tags
-from tests.conftest import carbseg
+from tests.conftest import carbseg, refused
 from tests.files import own_folder
 from tests.pipeline.explorer.conftest import Asker, Client, begun, write
 
@@ -39,26 +39,55 @@ def shows_the_same(client: Client, store: PseudoLabelStore, version: str) -> Non
             np.testing.assert_array_equal(store.mask(image_id, view), shown_HW)
 
 
-@pytest.mark.parametrize("first", ["words", "tags"])
-def test_two_files_and_a_command_make_what_the_page_showed(ask: Asker, toy: tuple[object, ...], first: str) -> None:
+def test_two_files_and_a_command_make_what_the_page_showed(ask: Asker, toy: tuple[object, ...]) -> None:
     client, out = ask(*toy), Path(str(toy[0]))
     for row, tag in ((0, "road"), (2, "sky")):
         client.ok("/api/tags", {"row": row, "class": NAMES.index(tag), "present": False})
     version = client.ok("/api/words", {"row": 0, **WORDS})["version"]
-    if first == "tags":
-        client.ok("/api/tags/save", {})
-        said = client.ok("/api/words/save", WORDS)
-        assert said["file"] == str(out / "prompts.toml")
-    else:
-        client.ok("/api/words/save", WORDS)
-        said = client.ok("/api/tags/save", {})
-        assert (said["file"], said["changes"]) == (str(out / "tags.csv"), 2)
-    assert client.ok("/api/run")["unsaved"] == {"words": False, "tags": False}
+    said = client.ok("/api/save", WORDS)
+    assert said["files"] == [str(out / "prompts.toml"), str(out / "tags.csv")]
+    assert client.ok("/api/run")["are_tags_saved"]
     assert tomllib.loads((out / "prompts.toml").read_text())["sky"] == ["cloud", "blue"]
     assert len(read_tags(out / "tags.csv", CAMVID_CLASSES)) == 3
     before = client.picture(f"/api/images/0/mask?layer=fused&words={version}")
     assert (before != client.picture("/api/images/0/mask?layer=fused&tags=saved")).any()
     shows_the_same(client, made_by(said["command"]), version)
+
+
+def test_the_next_session_goes_on_with_what_was_saved(ask: Asker, toy: tuple[object, ...]) -> None:
+    client, out = ask(*toy), Path(str(toy[0]))
+    client.ok("/api/tags", {"row": 1, "class": NAMES.index("road"), "present": False})
+    client.ok("/api/save", WORDS | {"templates": ["a {}."]})
+    again = ask(*toy)
+    run = again.ok("/api/run")
+    assert (run["changed_tags"], run["are_tags_saved"], run["can_undo"]) == (1, True, False)
+    assert run["kept_words"]["classes"] == run["words"]["classes"] | WORDS["classes"]
+    assert run["kept_words"]["templates"] == ["a {}."]
+    assert NAMES.index("road") not in again.ok("/api/images/1")["tags"]
+    again.ok("/api/tags", {"row": 0, "class": NAMES.index("road"), "present": False})
+    assert not again.ok("/api/run")["are_tags_saved"]
+    again.ok("/api/save", run["words"])  # asks nobody: the files are the explorer's; the words are the store's again
+    third = ask(*toy).ok("/api/run")
+    assert third["kept_words"] == third["words"]
+    assert third["changed_tags"] == 2
+    (out / "prompts.toml").write_text("sky = 3\n")
+    assert "what was saved before is left alone" in ask(*toy).ok("/api/run")["problems"][0]
+
+
+def test_tags_of_images_that_the_data_lack_are_not_thrown_away(
+    ask: Asker, toy: tuple[object, ...], toy_root: Path, tmp_path: Path
+) -> None:
+    root = shutil.copytree(toy_root, tmp_path / "data")
+    next((root / "val").iterdir()).unlink()
+    client = ask(toy[0], "--data-root", root, "--split", "val")
+    assert any("1 of 3 images are not in" in problem for problem in client.ok("/api/run")["problems"])
+    client.ok("/api/tags", {"row": 1, "class": NAMES.index("road"), "present": False})
+    assert "lacks 1 of the 3 images" in client.error("/api/save", {})
+    assert not (Path(str(toy[0])) / "tags.csv").exists()
+
+
+def test_another_data_set_than_the_stores_is_refused(toy: tuple[object, ...]) -> None:
+    assert "was made of toy, not of camvid: leave out --dataset" in refused("explore", *toy, "--dataset", "camvid")
 
 
 def test_templates_and_the_settings_of_the_store_are_in_the_command(
@@ -76,7 +105,7 @@ def test_templates_and_the_settings_of_the_store_are_in_the_command(
     carbseg("labels", *options, "--out", tmp_path / "run", "--tags", tags, *sets)
     client = ask(tmp_path / "run", "--data-root", toy_root)
     version = client.ok("/api/words", {"row": 0, "classes": {"car": ["dog"]}})["version"]
-    said = client.ok("/api/words/save", {"classes": {"car": ["dog"]}})
+    said = client.ok("/api/save", {"classes": {"car": ["dog"]}})
     assert {Path(file).name for file in said["files"]} == {"prompts.toml", "templates.txt", "tags.csv"}
     shows_the_same(client, made_by(said["command"]), version)
 
@@ -84,7 +113,7 @@ def test_templates_and_the_settings_of_the_store_are_in_the_command(
 def test_only_the_tags_are_saved_where_the_words_are_the_data_sets(ask: Asker, toy: tuple[object, ...]) -> None:
     client, out = ask(*toy), Path(str(toy[0]))
     client.ok("/api/tags", {"row": 1, "class": NAMES.index("road"), "present": False})
-    said = client.ok("/api/tags/save", {})
+    said = client.ok("/api/save", {})
     assert said["files"] == [str(out / "tags.csv")]
     assert "prompts" not in said["command"]
     with (out / "tags.csv").open(newline="") as file:
@@ -96,15 +125,15 @@ def test_only_the_tags_are_saved_where_the_words_are_the_data_sets(ask: Asker, t
 def test_a_file_that_is_not_ours_is_not_overwritten_unasked(client: Client, toy: tuple[object, ...]) -> None:
     file = Path(str(toy[0])) / "prompts.toml"
     file.write_text("# mine\n")
-    answer = client.post("/api/words/save", json=WORDS)
+    answer = client.post("/api/save", json=WORDS)
     assert answer.status_code == 409
     assert answer.json()["file"] == str(file)
     assert file.read_text() == "# mine\n"
-    client.ok("/api/words/save", WORDS | {"replace": True})
-    client.ok("/api/words/save", {"classes": {"car": ["cat"]}})  # ours now
+    client.ok("/api/save", WORDS | {"replace": True})
+    client.ok("/api/save", {"classes": {"car": ["cat"]}})  # ours now
     assert tomllib.loads(file.read_text())["car"] == ["cat"]
     file.write_text(file.read_text() + "# mine again\n")
-    client.error("/api/words/save", WORDS, status=409)
+    client.error("/api/save", WORDS, status=409)
     assert sorted(path.name for path in file.parent.iterdir()) == ["labels", "prompts.toml"]  # and no draft
 
 
@@ -115,14 +144,14 @@ def client(ask: Asker, toy: tuple[object, ...]) -> Client:
 
 def test_a_folder_that_cannot_be_written_to_is_said(client: Client, toy: tuple[object, ...]) -> None:
     (Path(str(toy[0])) / "prompts.toml").mkdir()
-    assert "prompts.toml" in client.error("/api/words/save", WORDS | {"replace": True})
+    assert "prompts.toml" in client.error("/api/save", WORDS | {"replace": True})
     assert client.ok("/api/run")["images"] == 3
 
 
 def test_words_of_any_script_are_kept(ask: Asker, toy: tuple[object, ...]) -> None:
     client, out = ask(*toy), Path(str(toy[0]))
     words = ['say "car"', "a\\b", "Straße", "車", "🚗", "{}", "# not a comment"]
-    client.ok("/api/words/save", {"classes": {"car": words}, "templates": ['"{}"', "é {}"]})
+    client.ok("/api/save", {"classes": {"car": words}, "templates": ['"{}"', "é {}"]})
     assert tomllib.loads((out / "prompts.toml").read_text(encoding="utf-8"))["car"] == words
 
 
@@ -137,7 +166,7 @@ def test_tags_of_a_users_own_images_with_unusual_names(ask: Asker, clip_folder: 
     client = ask(tmp_path / "run", "--data-root", root)
     client.ok("/api/tags", {"row": 0, "class": 2, "present": True})
     client.ok("/api/tags", {"row": 1, "class": 1, "present": False})
-    shows_the_same(client, made_by(client.ok("/api/tags/save", {})["command"]), "saved")
+    shows_the_same(client, made_by(client.ok("/api/save", {})["command"]), "saved")
 
 
 def test_tags_of_images_that_are_not_made_yet_are_saved_as_they_were_given(
@@ -146,12 +175,15 @@ def test_tags_of_images_that_are_not_made_yet_are_saved_as_they_were_given(
     store = PseudoLabelStore.open(Path(str(toy[0])) / "labels" / "val.zarr", writable=True)
     complete = Path(str(toy[0])) / "complete"
     shutil.copytree(store.path, complete)
-    store.forget(store.shards()[0])
+    store.forget(range(2, 3))
     client = ask(*toy)
-    client.ok("/api/tags/save", {})
+    row = int(store.is_written().argmax())
+    client.ok("/api/tags", {"row": row, "class": NAMES.index("road"), "present": False})
+    client.ok("/api/save", {})
     told = read_tags(Path(str(toy[0])) / "tags.csv", CAMVID_CLASSES)
     whole = PseudoLabelStore.open(complete)
     expected = {f"val/{i}.png": np.flatnonzero(whole.labels_of(i)).tolist() for i in whole.image_ids}
+    expected[f"val/{whole.image_ids[row]}.png"].remove(NAMES.index("road"))
     assert told == expected
 
 
@@ -163,7 +195,7 @@ def test_a_student_is_not_asked_again(ask: Asker, toy: tuple[object, ...]) -> No
     about["attributes"]["provenance"]["labels"] = {"round_before": {}}
     file.write_text(json.dumps(about))
     client = ask(*toy)
-    assert "explore the run that they were made from" in client.error("/api/tags/save", {})
+    assert "explore the run that they were made from" in client.error("/api/save", {})
     assert not (Path(str(toy[0])) / "tags.csv").exists()
 
 
@@ -173,9 +205,9 @@ def test_the_engine_of_the_store_and_its_settings_are_in_the_command(ask: Asker,
     write(begun(tmp_path / "run" / "labels" / "train.zarr", ["a"], dataset="folder", **engine), range(1))
     client = ask(tmp_path / "run", "--data-root", root, "--set", "tags.source=auto")
     client.ok("/api/tags", {"row": 0, "class": 1, "present": False})
-    said = client.ok("/api/tags/save", {})
+    said = client.ok("/api/save", {})
     words = shlex.split(said["command"])
-    for option, value in (("--engine", "clip-es"), ("--tags", said["file"]), ("--dataset", "folder")):
+    for option, value in (("--engine", "clip-es"), ("--tags", said["files"][-1]), ("--dataset", "folder")):
         assert words[words.index(option) + 1] == value
     settings = [value for option, value in pairwise(words) if option == "--set"]
     assert {"clip_es.confidence=0.9", 'labels.dtype="float32"', 'tags.source="data"'} <= set(settings)

@@ -95,6 +95,15 @@ def test_it_says_where_it_listens_and_ends_in_peace(toy: tuple[object, ...], way
     assert sorted(path.name for path in Path(str(toy[0])).iterdir()) == ["labels"]
 
 
+def test_what_was_not_saved_is_said_at_the_end(toy: tuple[object, ...]) -> None:
+    session = session_of(*toy)
+    assert session.parting == ""
+    session.change_tag({"row": 0, "class": 0, "present": 0 not in session.about(0)["tags"]})
+    assert session.parting == "changes of tags were not saved; images with other tags: 1"
+    session.save({})
+    assert session.parting == ""
+
+
 def test_only_this_machine_is_listened_to(toy: tuple[object, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     from pipeline.explorer import server
 
