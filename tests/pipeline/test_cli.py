@@ -132,6 +132,8 @@ def test_labels_train_evaluate_predict_from_end_to_end(camvid: Path, clip_folder
     image = camvid / "val" / "i0.jpg"
     carbseg("predict", out / "local+carb" / "student", image, "--out", tmp_path / "maps")
     assert read_image(tmp_path / "maps" / "i0.png").shape == (64, 96, 3)
+    carbseg("predict", out / "local+carb", image, "--out", tmp_path / "same")
+    assert (tmp_path / "same" / "i0.png").read_bytes() == (tmp_path / "maps" / "i0.png").read_bytes()
     # All done: a second call of each stage finds nothing left to do, and says the same.
     carbseg("labels", *options)
     carbseg("train", *options, *crop, "--steps", 4)
