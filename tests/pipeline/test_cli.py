@@ -1,6 +1,7 @@
 """The command as a user meets it: speed to answer, errors in one line, the whole path on a few images."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from PIL import Image
 
 from labelgen.images import read_image, write_png
 from pipeline.cli import Commands
-from tests.conftest import ROOT, carbseg, carbseg_process, refused
+from tests.conftest import ROOT, carbseg, carbseg_process, command, refused
 
 QUICK = ("--set", "train.batch=2", "--set", "student.width=4", "--set", "student.aspp_channels=8")
 
@@ -52,6 +53,7 @@ def test_help_and_typos_answer_without_loading_torch() -> None:
     ("error", "said"),
     [
         (OSError(28, "No space left on device"), "[Errno 28] No space left on device; make room, and give the same"),
+        (BrokenPipeError(32, "Broken pipe"), "[Errno 32] Broken pipe"),  # not of standard output
         (
             RuntimeError("[/pytorch/gloo/transport/tcp/pair.cc:553] Connection closed by peer"),
             "another process of this run has died, and says why itself; give the same command again to go on",
@@ -67,6 +69,14 @@ def test_what_the_world_does_is_said_in_one_line(error: Exception, said: str) ->
     assert done.exit_code == 1
     assert done.stderr.startswith(f"Error: {said}")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_command_whose_output_nobody_reads_any_more_ends_in_silence() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)  # as head does, once it has its lines
+    done = subprocess.run(command("datasets", "list"), cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (1, b"")
 
 
 def test_errors_of_ours_keep_their_tracebacks() -> None:
