@@ -7,6 +7,7 @@ OUT/maps/SPLIT/ROW/       the class maps, as indexed PNGs
 OUT/panels/SPLIT.png      pictures
 """
 
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,9 +71,11 @@ def evaluate(
     samples = run.samples(split, with_truth=True)
     maps = run.out / "maps" / split
     others = other_sources(run.spec, samples, predictions, models, maps)
-    others |= student_sources(run.spec, run.out, students, maps)
-    sources = pseudo_sources(make_labels(run, split), maps) | others
-    about, state = _about(run, sources), process_state()
+    trained, state = student_sources(run.spec, run.out, students, maps), process_state()
+    if not trained and students is None and state.is_main_process:
+        print(f"no student in {run.out}: only {' and '.join(['pseudo-labels', *others])} are scored", file=sys.stderr)
+    sources = pseudo_sources(make_labels(run, split), maps) | others | trained
+    about = _about(run, sources)
     for source in sources.values():
         if source.kept is not None:
             source.kept.mkdir(parents=True, exist_ok=True)

@@ -97,6 +97,19 @@ def test_truth_as_predictions_scores_a_hundred_and_every_file_says_the_same(
     assert rows["predictions copy"]["confusion"] == rows["student base"]["confusion"]
 
 
+def test_a_folder_without_a_student_is_scored_and_said(
+    out: Path, toy_root: Path, clip_folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(out / "labels", tmp_path / "typo" / "labels")
+    line = ["evaluate", "--clip", clip_folder, *options(tmp_path / "typo", toy_root)]
+    done = carbseg(*line)
+    assert done.stderr.startswith(f"no student in {tmp_path / 'typo'}: only pseudo-labels are scored\n")
+    assert "| pseudo-labels fused" in done.stdout
+    said = carbseg(*line, "--model", out / "base").stderr
+    assert f"no student in {tmp_path / 'typo'}: only pseudo-labels and model base are scored\n" in said
+    assert "no student" not in carbseg("evaluate", "--clip", clip_folder, *options(out, toy_root)).stderr
+
+
 def test_a_models_classes_are_found_by_name_and_others_count_as_misses(
     out: Path, toy_root: Path, clip_folder: Path, tmp_path: Path
 ) -> None:
