@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from labelgen.images import read_image, write_png
-from pipeline.cli import Commands
+from pipeline.cli import Commands, main
 from tests.conftest import ROOT, carbseg, carbseg_process, command, refused
 
 QUICK = ("--set", "train.batch=2", "--set", "student.width=4", "--set", "student.aspp_channels=8")
@@ -47,6 +47,17 @@ def test_help_and_typos_answer_without_loading_torch() -> None:
         done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.stdout.splitlines()[-1] == "False False"
     assert "labels" in carbseg_process("--help").stdout
+
+
+def test_no_line_of_a_list_of_commands_is_cut_at_an_abbreviation() -> None:
+    def lines(group: click.Group) -> list[str]:
+        groups = [command for command in group.commands.values() if isinstance(command, click.Group)]
+        own = [command.get_short_help_str(limit=200) for command in group.commands.values()]
+        return own + [line for group in groups for line in lines(group)]
+
+    found = lines(main)
+    assert "Count what the image-level labels of a split say." in found
+    assert [line for line in found if line.count("(") != line.count(")")] == []  # "(CARB, Fig."
 
 
 @pytest.mark.parametrize(
