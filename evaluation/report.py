@@ -31,7 +31,7 @@ class Report:
 
     metrics: Mapping[str, Any]  # as metrics.json has them: percentages, None where there is no value
     curves: Mapping[str, Sequence[Mapping[str, Any]]]  # row name of a student -> lines of its metrics.jsonl
-    about: Mapping[str, Any]  # command, time, versions, settings
+    about: Mapping[str, Any]  # command, time, versions, settings; students: what each was trained with
     statistics: Mapping[str, Any] | None = None  # of image-level labels
     tags: Mapping[str, Any] | None = None  # what noise in them does
     engines: Mapping[str, Any] | None = None  # what each label engine makes of the data set

@@ -59,15 +59,14 @@ def in_cell(text: str) -> str:
 
 def markdown(header: Sequence[str], rows: Mapping[str, Sequence[float | None]]) -> str:
     """A table with one decimal, right-aligned, a dash where there is no value; columns as wide as they need."""
-    header, rows = [in_cell(h) for h in header], {in_cell(title): values for title, values in rows.items()}
-    width = max(map(len, rows), default=0)
-
-    def cell(value: float | None) -> str:
-        return "-" if value is None else f"{value:.1f}"
-
-    lines = ["| " + " | ".join([" " * width, *header]) + " |"]
-    lines.append("|" + "|".join("-" * (len(h) + 2) for h in [" " * width, *header]) + "|")
+    lines = [["", *map(in_cell, header)]]
     for title, values in rows.items():
-        cells = [cell(v).rjust(len(h)) for v, h in zip(values, header, strict=True)]
-        lines.append("| " + " | ".join([title.ljust(width), *cells]) + " |")
-    return "\n".join(lines)
+        lines.append([in_cell(title), *("-" if value is None else f"{value:.1f}" for value in values)])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+
+    def line(cells: Sequence[str]) -> str:
+        others = (cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True))
+        return "| " + " | ".join([cells[0].ljust(widths[0]), *others]) + " |"
+
+    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
+    return "\n".join([line(lines[0]), rule, *map(line, lines[1:])])

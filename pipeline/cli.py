@@ -1,8 +1,12 @@
 """The command line: the groups of commands, and errors said in one line."""
 
+import contextlib
 import errno
+import io
 import os
 import re
+import select
+import sys
 from typing import Any
 
 import click
@@ -41,9 +45,11 @@ class Commands(click.Group):
 
 
 def _say(error: Exception) -> str | None:
-    """What to say of an error that is the user's or the world's; None for one that is ours."""
+    """What to say of an error that is the user's or the world's; None for one that is ours, or to be passed over."""
     if isinstance(error, OSError) and error.errno in FULL:
         return f"{error}; make room, and give the same command again"
+    if isinstance(error, BrokenPipeError) and _nobody_reads():
+        return None  # click ends such a command in silence, with exit code 1
     if isinstance(error, InputError | OSError):
         return str(error) or type(error).__name__
     if type(error).__module__.partition(".")[0] in STORAGE:
@@ -58,6 +64,14 @@ def _say(error: Exception) -> str | None:
         if is_of_lost_process(error):
             return "another process of this run has died, and says why itself; give the same command again to go on"
     return None
+
+
+def _nobody_reads() -> bool:
+    """Whether standard output goes to a program that has ended, such as head, and not another pipe is broken."""
+    poll = select.poll()
+    with contextlib.suppress(io.UnsupportedOperation):  # of what is no file
+        poll.register(sys.stdout, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def _in_short(text: str) -> str:

@@ -81,9 +81,8 @@ def _command() -> str:
 
 
 def anonymous(about: dict[str, Any]) -> dict[str, Any]:
-    """Provenance as `provenance` gives it, each of its strings `without_places`."""
-    command = shlex.join(without_places(word) for word in shlex.split(about["command"]))
-    return {**_everywhere(about), "command": command}
+    """Provenance as `provenance` gives it, of several trainings too, each of its strings `without_places`."""
+    return dict(_everywhere(about))
 
 
 def without_places(text: str) -> str:
@@ -100,10 +99,15 @@ def without_places(text: str) -> str:
 def _everywhere(data: Any) -> Any:
     """The same for all strings in nested data."""
     if isinstance(data, dict):
-        return {key: _everywhere(value) for key, value in data.items()}
+        return {key: (_typed_anywhere if key == "command" else _everywhere)(value) for key, value in data.items()}
     if isinstance(data, list | tuple):
         return [_everywhere(value) for value in data]
     return without_places(data) if isinstance(data, str) else data
+
+
+def _typed_anywhere(command: str) -> str:
+    """A command, word by word: a place ends at its last slash, which the next word may hold."""
+    return shlex.join(without_places(word) for word in shlex.split(command))
 
 
 def _own_names() -> set[str]:

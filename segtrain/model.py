@@ -248,21 +248,24 @@ logits = student(pixel_values).logits  # (B, {len(config["id2label"])}, h, w)
 def load_student(folder: str | Path) -> PreTrainedModel:
     """A student in evaluation mode: one of ours, or any HF semantic segmentation model. Raises InputError.
 
-    Its config has id2label, and palette if it is ours.
+    folder: the model's, or that of a training, which holds it as student/. The config of the student has id2label, and
+    palette if it is ours.
     """
-    if not (Path(folder) / "config.json").is_file():
-        raise InputError(f"no trained student in {folder}: train one with 'make train', or give a HF model folder")
+    given = Path(folder)
+    found = next((place for place in (given, given / "student") if (place / "config.json").is_file()), None)
+    if found is None:
+        raise InputError(f"no trained student in {given}: train one with 'make train', or give a HF model folder")
     try:
-        student = load_model(AutoModelForSemanticSegmentation, folder)
+        student = load_model(AutoModelForSemanticSegmentation, found)
         palette = palette_of(student)
     except InputError:
         raise
     except Exception as error:  # broken files raise json's, safetensors' and torch's own errors
-        raise InputError(f"the student in {folder} cannot be read; train it again with 'make train'") from error
+        raise InputError(f"the student in {found} cannot be read; train it again with 'make train'") from error
     names, classes = len(student.config.id2label or {}), int(student.config.num_labels or 0)
     if not names == classes == len(palette) or classes > IGNORE_INDEX:
         raise InputError(
-            f"the student in {folder} has {classes} classes, {names} names and {len(palette)} colours; as many of each "
+            f"the student in {found} has {classes} classes, {names} names and {len(palette)} colours; as many of each "
             f"are needed, {IGNORE_INDEX} at most"
         )
     return student.eval()  # type: ignore[no-any-return]

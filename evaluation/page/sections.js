@@ -7,7 +7,7 @@ function drawHeader() {
   byId("title").textContent = title;
   byId("subtitle").textContent = `carbseg report on ${count(metrics.images)} images of ${title}, ${time}`;
   byId("command").textContent = about.command ?? "unknown";
-  const details = { versions: about.versions, settings: about.settings };
+  const details = { versions: about.versions, settings: about.settings, students: about.students };
   byId("settings").textContent = JSON.stringify(details, null, 2);
   const tile = ([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value));
   byId("headline").replaceChildren(...headlines().map(tile));

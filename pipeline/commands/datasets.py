@@ -120,7 +120,10 @@ def check(name: str, data_root: str, split: str, tags: str | None, points: str |
 @run_options
 @click.option("--split", default="train", show_default=True, help="Split to count.")
 def statistics(run: "Run", split: str) -> None:
-    """Count what the image-level labels of a split say (CARB, Fig. 1); write OUT/statistics-SPLIT.json and .png."""
+    """Count what the image-level labels of a split say.
+
+    The counts are written to OUT/statistics-SPLIT.json, and drawn beside it (CARB, Fig. 1).
+    """
     from pipeline.stages.statistics import write_statistics
 
     counted, unknown = write_statistics(run, split)

@@ -165,7 +165,10 @@ def export(store: str, folder: Path, view: str, layout: str) -> None:
 @click.option("--show", help="Classes that the image shows, with commas between. Default: all.")
 @click.option("--to", "file", type=click.Path(path_type=Path), default="views.png", show_default=True)
 def views(run: "Run", image: Path, show: str | None, file: Path) -> None:
-    """Show what each kind of view sees in one IMAGE (CARB, Fig. 3): original, resized x2, cropped, both."""
+    """Show what each kind of view sees in one IMAGE.
+
+    Original, resized x2, cropped, both (CARB, Fig. 3).
+    """
     from labelgen.images import write_png
     from pipeline.names import look_up
     from pipeline.stages.labels import view_pictures

@@ -69,9 +69,11 @@ def ablation(run: "Run", split: str | None, seeds: int, students: str | None) ->
     result = compare(run, split, names, seeds)
     if not process_state().is_main_process:
         return
-    click.echo(f"\nIoU in percent on {run.spec.name} {split}, mean and standard deviation of {seeds} seeds")
+    over = "1 seed" if seeds == 1 else f"mean and standard deviation of {seeds} seeds"
+    click.echo(f"\nIoU in percent on {run.spec.name} {split}, {over}")
     click.echo(as_markdown(result))
-    click.echo(f"\nWhat CARB gains, in points\n{gains_as_markdown(result)}")
+    if result["carb"]:
+        click.echo(f"\nWhat CARB gains, in points\n{gains_as_markdown(result)}")
     click.echo(f"\nscores in {run.out / 'ablation.json'}")
 
 

@@ -14,7 +14,7 @@ from labelgen.files import read_bytes
 from labelgen.images import MAX_BYTES, read_image
 from labelgen.points import Point, locate, parse_points
 from labelgen.samples import IGNORE_INDEX, InputError, Sample
-from pipeline.datasets.layouts import TRAIN_SPLIT, Item
+from pipeline.datasets.layouts import IMAGE_SUFFIXES, TRAIN_SPLIT, Item
 from pipeline.datasets.registry import DatasetSpec
 from pipeline.datasets.tags import TagConfig
 
@@ -96,7 +96,7 @@ def check(
     histogram = _histogram(spec, looks)
     findings = [] if spec.is_users else _missing(files)
     findings += [finding for seen in looks for finding in seen.trouble]
-    findings += _unknown_values(histogram) + _copies(items, looks)
+    findings += _passed_over(items) + _unknown_values(histogram) + _copies(items, looks)
     if spec.is_users and 0 < labelled < len(items):
         what = f"{len(items) - labelled} of {len(items)} images have no pixel labels"
         findings.append(Finding("warning", what, "they are fine to train on, but the split cannot be scored"))
@@ -118,6 +118,22 @@ def _missing(files: Sequence[Item]) -> list[Finding]:
     what = f"{len(missing)} of {len(files)} images have no label file"
     hint = "image-level labels are derived from them: copy them again, or take these images out of the split"
     return [Finding("error", f"{what}, such as {missing[0].image}: {missing[0].label}", hint)] if missing else []
+
+
+def _passed_over(items: Sequence[Item]) -> list[Finding]:
+    """Files beside the images that are not taken for images."""
+    findings = []
+    for folder in sorted({item.image.parent for item in items}):
+        others = sorted(
+            path.name
+            for path in folder.iterdir()
+            if path.suffix.lower() not in IMAGE_SUFFIXES and path.is_file() and not path.name.startswith(".")
+        )
+        if others:
+            listed = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
+            what = f"{len(others)} files in {folder} are no {' or '.join(IMAGE_SUFFIXES)}: {listed}"
+            findings.append(Finding("warning", what, "they are left out: convert those that are images"))
+    return findings
 
 
 def _look(spec: DatasetSpec, item: Item) -> _Look:

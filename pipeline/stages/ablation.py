@@ -47,7 +47,8 @@ def ablation(run: Run, split: str, names: Sequence[str], seeds: int) -> dict[str
     result["carb"] = [_gain(name, tallies, run.spec.classes.names) for name in names if without_carb(name) in names]
     if process_state().is_main_process:
         write_json(run.out / "ablation.json", result)
-        write_text(run.out / "ablation.md", f"{as_markdown(result)}\n\n{gains_as_markdown(result)}\n")
+        tables = [as_markdown(result), *([gains_as_markdown(result)] if result["carb"] else [])]
+        write_text(run.out / "ablation.md", "\n\n".join(tables) + "\n")
     return result
 
 

@@ -1,5 +1,6 @@
 """carbseg labels: the pseudo-labels of a split, made or completed in OUT/labels/SPLIT.zarr; what CLIP's views see."""
 
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -70,26 +71,32 @@ def make_labels(
             move(count)
             on_images(count)
 
-        store = generate(
-            samples,
-            run.spec.classes,
-            dense,
-            run.store_path(split),
-            config,
-            engine=engine,
-            tagger=tagger,
-            like=PseudoLabelStore.open(trained_on) if split != TRAIN_SPLIT and is_begun(trained_on) else None,
-            about={
-                "dataset": run.spec.name,
-                "split": split,
-                "clip_id": run.clip,
-                "image_labels": _about_image_labels(run, spec, tagger),
-            }
-            | _provenance(run, engine),
-            part=(index - 1) * state.num_processes + state.process_index,
-            parts=count * state.num_processes,
-            on_images=on_count,
-        )
+        try:
+            store = generate(
+                samples,
+                run.spec.classes,
+                dense,
+                run.store_path(split),
+                config,
+                engine=engine,
+                tagger=tagger,
+                like=PseudoLabelStore.open(trained_on) if split != TRAIN_SPLIT and is_begun(trained_on) else None,
+                about={
+                    "dataset": run.spec.name,
+                    "split": split,
+                    "clip_id": run.clip,
+                    "image_labels": _about_image_labels(run, spec, tagger),
+                }
+                | _provenance(run, engine),
+                part=(index - 1) * state.num_processes + state.process_index,
+                parts=count * state.num_processes,
+                on_images=on_count,
+            )
+        except KeyboardInterrupt:
+            bar.write(
+                "stopped by SIGINT; finished shards are saved; give the same command again to go on", file=sys.stderr
+            )
+            raise SystemExit(128 + signal.SIGINT) from None  # as training does
         state.wait_for_everyone()
         bar.update(int(store.is_written().sum()) - bar.n)
     return store

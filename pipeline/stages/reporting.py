@@ -12,13 +12,12 @@ from labelgen.images import read_image
 from labelgen.samples import InputError
 from pipeline.datasets.layouts import TRAIN_SPLIT
 from pipeline.progress import progress
-from pipeline.runs import anonymous, provenance, without_places
+from pipeline.runs import anonymous, without_places
 from pipeline.stages.inspection import read_truth
 from pipeline.stages.run import Run
 from pipeline.stages.scoring import Scored
+from pipeline.stages.sources import STUDENT
 from pipeline.stages.statistics import count_labels
-
-STUDENT = "student "
 
 
 def report(run: Run, scored: Scored, width: int = WIDTH, *, nameless: bool = False) -> Path:
@@ -34,7 +33,7 @@ def report(run: Run, scored: Scored, width: int = WIDTH, *, nameless: bool = Fal
     page = Report(
         metrics=scored.metrics,
         curves={row: lines for row, lines in curves.items() if lines},
-        about=provenance(run.settings()),
+        about=scored.about,
         statistics=_statistics(run, split),
         tags=_tags(run, scored.metrics),
         engines=_engines(run, scored.metrics),

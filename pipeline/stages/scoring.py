@@ -1,11 +1,13 @@
 """carbseg evaluate: the class maps of a split, from wherever they come, against truth.
 
 OUT/metrics.json          scores, as evaluation/metrics.schema.json says; metrics.md and metrics.csv hold the same
+OUT/run.json              provenance: of the scores, and of the students that were scored
 OUT/counts-SPLIT.npz      what was counted in each image: what comparisons are made from
 OUT/maps/SPLIT/ROW/       the class maps, as indexed PNGs
 OUT/panels/SPLIT.png      pictures
 """
 
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,17 +18,19 @@ import numpy as np
 from evaluation.overlay import agreement, colourise, panel
 from evaluation.tables import csv_table, markdown_by_class, markdown_summary, markdown_table
 from evaluation.tally import Tally, save_tallies
+from labelgen.files import read_json
 from labelgen.images import read_image, write_png
-from labelgen.samples import Sample
+from labelgen.samples import InputError, Sample
 from pipeline.datasets import DatasetSpec
 from pipeline.progress import progress
 from pipeline.runs import provenance, write_json, write_text
 from pipeline.stages.inspection import fit, read_truth
 from pipeline.stages.labels import make_labels
 from pipeline.stages.run import Run, process_state
-from pipeline.stages.sources import Picture, Source, other_sources, pseudo_sources, student_sources
+from pipeline.stages.sources import STUDENT, Picture, Source, other_sources, pseudo_sources, student_sources
 
 SCHEMA = 1
+TRAINING = ("augment", "train", "student")  # settings that evaluate has no use for: each student has its own
 PANEL_IMAGES = 6
 RULES = (
     "Pixels whose truth is void count for nothing.",
@@ -42,12 +46,13 @@ RULES = (
 
 @dataclass(frozen=True)
 class Scored:
-    """A split that has been scored: its images, the rows of the table, what was counted, metrics.json."""
+    """A split that has been scored: its images, the rows of the table, what was counted, metrics.json, run.json."""
 
     samples: list[Sample]
     sources: dict[str, Source]
     tallies: dict[str, Tally]
     metrics: dict[str, Any]
+    about: dict[str, Any]
 
 
 def evaluate(
@@ -66,9 +71,11 @@ def evaluate(
     samples = run.samples(split, with_truth=True)
     maps = run.out / "maps" / split
     others = other_sources(run.spec, samples, predictions, models, maps)
-    others |= student_sources(run.spec, run.out, students, maps)
-    sources = pseudo_sources(make_labels(run, split), maps) | others
-    state = process_state()
+    trained, state = student_sources(run.spec, run.out, students, maps), process_state()
+    if not trained and students is None and state.is_main_process:
+        print(f"no student in {run.out}: only {' and '.join(['pseudo-labels', *others])} are scored", file=sys.stderr)
+    sources = pseudo_sources(make_labels(run, split), maps) | others | trained
+    about = _about(run, sources)
     for source in sources.values():
         if source.kept is not None:
             source.kept.mkdir(parents=True, exist_ok=True)
@@ -76,7 +83,7 @@ def evaluate(
     with progress(len(mine), f"scoring {split}", "images", shown=state.is_main_process) as bar:
         tallies = _gathered(score(run.spec, mine, sources, bar.update))
     metrics = _metrics(run.spec, split, sources, tallies)
-    scored = Scored(samples, sources, tallies, metrics)
+    scored = Scored(samples, sources, tallies, metrics, about)
     if state.is_main_process:
         _write(run, scored)
     state.wait_for_everyone()
@@ -107,6 +114,28 @@ def _gathered(tallies: dict[str, Tally]) -> dict[str, Tally]:
 
     parts = gather_object([tallies])
     return {name: Tally.merged(part[name] for part in parts) for name in tallies}
+
+
+def _about(run: Run, sources: Mapping[str, Source]) -> dict[str, Any]:
+    """Provenance of the scores, and under "students" what its run.json says of the training of each; None: it has none.
+
+    The settings of the command that scores may be others than those of the training.
+    """
+    settings = {section: values for section, values in run.settings().items() if section not in TRAINING}
+    names = (row.removeprefix(STUDENT) for row in sources if row.startswith(STUDENT))
+    return provenance(settings) | {"students": {name: _trained_with(run.out / name / "run.json") for name in names}}
+
+
+def _trained_with(path: Path) -> dict[str, Any] | None:
+    """Command, time and settings of a training, without what the provenance of the pseudo-labels says better."""
+    if not path.is_file():  # a student that was trained elsewhere
+        return None
+    about = read_json(path)
+    try:
+        settings = {section: about["settings"][section] for section in TRAINING}
+        return {"command": about["command"], "time": about["time"], "settings": settings}
+    except (LookupError, TypeError) as error:
+        raise InputError(f"{path} does not say how its student was trained; delete it to go on without") from error
 
 
 def _metrics(
@@ -145,7 +174,7 @@ def _write(run: Run, scored: Scored) -> None:
     save_tallies(run.out / f"counts-{split}.npz", scored.tallies)
     write_text(run.out / "metrics.md", as_markdown(metrics))
     write_text(run.out / "metrics.csv", csv_table(metrics["rows"], metrics["classes"]["names"]))
-    write_json(run.out / "run.json", provenance(run.settings()))
+    write_json(run.out / "run.json", scored.about)
     (run.out / "panels").mkdir(exist_ok=True)
     write_png(run.out / "panels" / f"{split}.png", _panel(run.spec, scored))
     write_json(run.out / "metrics.json", metrics)

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 Mask = NDArray[np.uint8]
 Picture = NDArray[np.uint8]
 
+STUDENT = "student "  # a row of the table is called so, followed by the folder of the student in the run's
+
 
 @dataclass(frozen=True)
 class Source:
@@ -73,7 +75,7 @@ def student_sources(spec: DatasetSpec, out: Path, names: Sequence[str] | None, m
     if names is None:
         folders = sorted(out.glob("*/student")) + sorted(out.glob("round-*/*/student"))
         names = [path.parent.relative_to(out).as_posix() for path in folders if path.is_dir()]
-    return {f"student {name}": _model_source(spec, out / name / "student", maps / f"student-{name}") for name in names}
+    return {STUDENT + name: _model_source(spec, out / name / "student", maps / f"student-{name}") for name in names}
 
 
 def other_sources(

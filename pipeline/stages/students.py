@@ -19,7 +19,7 @@ from labelgen.store import PseudoLabelStore
 from pipeline.datasets import DatasetSpec
 from pipeline.datasets.layouts import TRAIN_SPLIT
 from pipeline.names import look_up
-from pipeline.progress import progress
+from pipeline.progress import follow, progress
 from pipeline.runs import MetricsLog, provenance, write_json
 from pipeline.stages.diagnosis import Diagnosis
 from pipeline.stages.inspection import fit, read_truth
@@ -91,20 +91,23 @@ def train_student(run: Run, config: "TrainConfig", name: str = "") -> Path:
     told = {name for row in (log.read() if log is not None else []) for name in lost_classes(row)}
     looks = config.diagnose_every and config.views != "truth"  # truth agrees with itself
     with progress(config.steps, f"training {name}", "steps", shown=accelerator.is_main_process) as bar:
-        bar.update(start)
+        move = follow(bar)
+        move(start)
 
         def on_step(result: "StepResult") -> None:
-            bar.update()
+            if log is not None and result.step == start + 1 > 1:
+                bar.write(f"training {name} goes on from step {start}", file=sys.stderr)
+            move(result.step)
             has_more = result.val_miou is not None or result.diagnosis is not None
             if log is not None and (result.step % LOG_EVERY == 0 or result.step == config.steps or has_more):
                 values = asdict(result)
                 if result.class_weights is not None:
                     values["class_weights"] = dict(zip(run.spec.classes.names, result.class_weights, strict=True))
                 log.write(values)
-                for name in lost_classes(values):
-                    if name not in told:
-                        told.add(name)
-                        bar.write(_lost(name, config), file=sys.stderr)
+                for lost in lost_classes(values):
+                    if lost not in told:
+                        told.add(lost)
+                        bar.write(_lost(lost, config), file=sys.stderr)
                 shown = {"loss": result.loss, "w": result.weight, "agreed": result.agreed}
                 texts = {name: f"{value:.3f}" for name, value in shown.items() if value is not None}
                 if rate := bar.format_dict["rate"]:

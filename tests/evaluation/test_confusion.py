@@ -3,7 +3,7 @@ import pytest
 
 from evaluation.confusion import ConfusionMatrix
 from evaluation.overlay import agreement, colourise, panel
-from evaluation.tables import markdown_table
+from evaluation.tables import markdown, markdown_table
 from evaluation.tally import Tally
 
 
@@ -66,6 +66,18 @@ def test_table_shows_absent_classes_as_a_dash() -> None:
     tally.update("a", np.zeros((1, 4), np.uint8), np.zeros((1, 4), np.uint8))
     table = markdown_table({"student": tally.as_dict(["sky", "car"])}, ["sky", "car"])
     assert table.splitlines()[2] == "| student | 100.0 | 100.0 |   - |"
+
+
+def test_columns_are_as_wide_as_their_widest_cell() -> None:
+    assert markdown(["sky", "a fence"], {"base": [100.0, None], "local+carb": [7.25, 30.0]}) == "\n".join(
+        [
+            "|            |   sky | a fence |",
+            "|------------|-------|---------|",
+            "| base       | 100.0 |       - |",
+            "| local+carb |   7.2 |    30.0 |",
+        ]
+    )
+    assert markdown(["sky"], {}) == "|  | sky |\n|--|-----|"
 
 
 def test_pictures_have_the_colours_they_promise() -> None:

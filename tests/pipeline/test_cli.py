@@ -1,6 +1,7 @@
 """The command as a user meets it: speed to answer, errors in one line, the whole path on a few images."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +14,8 @@ from click.testing import CliRunner
 from PIL import Image
 
 from labelgen.images import read_image, write_png
-from pipeline.cli import Commands
-from tests.conftest import ROOT, carbseg, carbseg_process, refused
+from pipeline.cli import Commands, main
+from tests.conftest import ROOT, carbseg, carbseg_process, command, refused
 
 QUICK = ("--set", "train.batch=2", "--set", "student.width=4", "--set", "student.aspp_channels=8")
 
@@ -48,10 +49,22 @@ def test_help_and_typos_answer_without_loading_torch() -> None:
     assert "labels" in carbseg_process("--help").stdout
 
 
+def test_no_line_of_a_list_of_commands_is_cut_at_an_abbreviation() -> None:
+    def lines(group: click.Group) -> list[str]:
+        groups = [command for command in group.commands.values() if isinstance(command, click.Group)]
+        own = [command.get_short_help_str(limit=200) for command in group.commands.values()]
+        return own + [line for group in groups for line in lines(group)]
+
+    found = lines(main)
+    assert "Count what the image-level labels of a split say." in found
+    assert [line for line in found if line.count("(") != line.count(")")] == []  # "(CARB, Fig."
+
+
 @pytest.mark.parametrize(
     ("error", "said"),
     [
         (OSError(28, "No space left on device"), "[Errno 28] No space left on device; make room, and give the same"),
+        (BrokenPipeError(32, "Broken pipe"), "[Errno 32] Broken pipe"),  # not of standard output
         (
             RuntimeError("[/pytorch/gloo/transport/tcp/pair.cc:553] Connection closed by peer"),
             "another process of this run has died, and says why itself; give the same command again to go on",
@@ -67,6 +80,14 @@ def test_what_the_world_does_is_said_in_one_line(error: Exception, said: str) ->
     assert done.exit_code == 1
     assert done.stderr.startswith(f"Error: {said}")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_command_whose_output_nobody_reads_any_more_ends_in_silence() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)  # as head does, once it has its lines
+    done = subprocess.run(command("datasets", "list"), cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (1, b"")
 
 
 def test_errors_of_ours_keep_their_tracebacks() -> None:
@@ -132,6 +153,8 @@ def test_labels_train_evaluate_predict_from_end_to_end(camvid: Path, clip_folder
     image = camvid / "val" / "i0.jpg"
     carbseg("predict", out / "local+carb" / "student", image, "--out", tmp_path / "maps")
     assert read_image(tmp_path / "maps" / "i0.png").shape == (64, 96, 3)
+    carbseg("predict", out / "local+carb", image, "--out", tmp_path / "same")
+    assert (tmp_path / "same" / "i0.png").read_bytes() == (tmp_path / "maps" / "i0.png").read_bytes()
     # All done: a second call of each stage finds nothing left to do, and says the same.
     carbseg("labels", *options)
     carbseg("train", *options, *crop, "--steps", 4)

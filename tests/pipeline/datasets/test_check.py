@@ -90,6 +90,22 @@ def test_a_user_s_folder_is_checked_by_its_labels_file(tmp_path: Path) -> None:
     assert "did you mean 'road'?" in errors(check(DATASETS["folder"], root, "train", TagConfig()))[0]
 
 
+def test_files_beside_the_images_that_are_passed_over_are_named(tmp_path: Path) -> None:
+    root = own_folder(tmp_path, "a.png", "b.JPEG")
+    (root / "labels.csv").write_text("image,labels\na.png,sky;road\nb.JPEG,traffic light\n")
+    (root / "images" / "._a.png").touch()  # macOS leaves such
+    (root / "images" / "sub").mkdir()
+    assert not check(DATASETS["folder"], root, "train", TagConfig()).findings
+    for name in ("d.webp", "c.TIF", "e.bmp", "f.gif"):
+        (root / "images" / name).touch()
+    (found,) = check(DATASETS["folder"], root, "train", TagConfig()).findings
+    assert found.level == "warning"
+    assert found.what == f"4 files in {root / 'images'} are no .png or .jpg or .jpeg: c.TIF, d.webp, e.bmp, ..."
+    (root / "labels.csv").write_text("image,labels\na.png,sky;road\nd.webp,traffic light\n")
+    (error,) = errors(check(DATASETS["folder"], root, "train", TagConfig()))
+    assert "names 'd.webp', but" in error
+
+
 def of_points(root: Path, *lines: str) -> list[tuple[str, str]]:
     """What is found in a points file of these lines, after what is found in its images."""
     (root / "points.csv").write_text("\n".join(["image,x,y,class", *lines]) + "\n")

@@ -32,6 +32,11 @@ def test_table_and_gains_over_seeds(toy_root: Path, clip_folder: Path, toy_store
     trained = checkpoint.stat().st_mtime_ns
     assert carbseg(*line, "--students", "base,base+corrected").stdout == said
     assert checkpoint.stat().st_mtime_ns == trained  # not a step again
+    assert "What CARB gains" in said
+    assert "mean and standard deviation of 2 seeds" in said
+    alone = carbseg(*line[:-1], 1, "--students", "base").stdout  # nothing to be held against one another
+    assert "IoU in percent on toy val, 1 seed\n" in alone
+    assert "gained" not in alone + (tmp_path / "ablation.md").read_text()
     assert "nothing to complain about" in carbseg("doctor", "--run", tmp_path).stdout
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import zarr
 
-from labelgen.store import PseudoLabelStore
+from labelgen.store import ImageLogits, PseudoLabelStore
 from labelgen.verify import verify
 from pipeline.stages.labels import make_labels
 from pipeline.stages.run import Run
@@ -44,6 +44,26 @@ def test_labels_survive_five_kills_and_equal_an_uninterrupted_run(
     carbseg("labels", *options, "--out", tmp_path / "cut")
     assert contents(cut) == contents(tmp_path / "whole" / "labels" / "train.zarr")
     assert [file.stat().st_mtime_ns for file in files] == stamps  # what was finished is not made again
+
+
+def test_ctrl_c_says_that_finished_shards_are_saved_and_how_to_go_on(
+    clip_folder: Path, toy_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = ("labels", *SMALL, "--data-root", toy_root, "--clip", clip_folder, "--out", tmp_path)
+    write = PseudoLabelStore.write_shard
+
+    def press_after_two(store: PseudoLabelStore, rows: range, images: list[ImageLogits]) -> None:
+        if rows.start == 4:
+            raise KeyboardInterrupt
+        write(store, rows, images)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(PseudoLabelStore, "write_shard", press_after_two)
+        done = carbseg(*line, check=False)
+    assert (done.returncode, done.stdout) == (128 + signal.SIGINT, "")
+    assert "stopped by SIGINT; finished shards are saved; give the same command again to go on\n" in done.stderr
+    assert PseudoLabelStore.open(tmp_path / "labels" / "train.zarr").is_written().sum() == 4
+    assert "10 of 10 images" in carbseg(*line).stdout
 
 
 @pytest.mark.slow

@@ -97,6 +97,19 @@ def test_truth_as_predictions_scores_a_hundred_and_every_file_says_the_same(
     assert rows["predictions copy"]["confusion"] == rows["student base"]["confusion"]
 
 
+def test_a_folder_without_a_student_is_scored_and_said(
+    out: Path, toy_root: Path, clip_folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(out / "labels", tmp_path / "typo" / "labels")
+    line = ["evaluate", "--clip", clip_folder, *options(tmp_path / "typo", toy_root)]
+    done = carbseg(*line)
+    assert done.stderr.startswith(f"no student in {tmp_path / 'typo'}: only pseudo-labels are scored\n")
+    assert "| pseudo-labels fused" in done.stdout
+    said = carbseg(*line, "--model", out / "base").stderr
+    assert f"no student in {tmp_path / 'typo'}: only pseudo-labels and model base are scored\n" in said
+    assert "no student" not in carbseg("evaluate", "--clip", clip_folder, *options(out, toy_root)).stderr
+
+
 def test_a_models_classes_are_found_by_name_and_others_count_as_misses(
     out: Path, toy_root: Path, clip_folder: Path, tmp_path: Path
 ) -> None:
@@ -173,6 +186,28 @@ def test_report_of_a_run_shows_its_scores_curves_and_images(
         page.get_by_role("button", name=layer, exact=True).first.click()
     assert not problems
     page.close()
+
+
+def test_report_says_what_each_student_was_trained_with_and_not_the_commands_own_settings(
+    whole_run: Path, toy_root: Path, tmp_path: Path
+) -> None:
+    run = shutil.copytree(whole_run, tmp_path / "run")
+    shutil.copytree(run / "local+carb", run / "other")
+    (run / "other" / "run.json").unlink()
+    carbseg("report", *options(run, toy_root), "--set", "train.steps=900", "--set", "student.width=8")
+    about = json.loads((run / "run.json").read_text())
+    assert set(about["students"]) == {"local+carb", "other"}
+    assert about["students"]["other"] is None
+    trained = about["students"]["local+carb"]
+    own = json.loads((run / "local+carb" / "run.json").read_text())
+    assert (trained["command"], trained["time"]) == (own["command"], own["time"])
+    settings = trained["settings"]
+    assert (settings["train"]["steps"], settings["student"]["width"], settings["augment"]["crop_width"]) == (6, 4, 96)
+    assert not set(settings) & set(about["settings"])
+    page = (run / "report.html").read_text()
+    assert json.loads(page.partition('id="report">')[2].partition("<")[0])["about"] == about
+    (run / "local+carb" / "run.json").write_text("{}")
+    assert "does not say how its student was trained" in refused(*options(run, toy_root))
 
 
 def test_report_shows_what_comparing_engines_gave_in_its_folder_or_the_one_above(

@@ -1,5 +1,6 @@
 """What others may see of a run: who may read its files, and what a page to be shared says of its maker."""
 
+import json
 import os
 import shutil
 import socket
@@ -66,9 +67,10 @@ def test_an_anonymous_report_names_neither_user_nor_machine_nor_places(
         shutil.copytree(here, there)
     shutil.copytree(out / "maps" / "val" / "student-local+carb", home / "theirs")
     shutil.copytree(out / "local+carb" / "student", home / "model")
-    (home / "mine.toml").write_text(
-        f"[student]\npretrained = '{home / 'weights' / 'resnet50'}'\nbackbone = 'resnet50'\n"
-    )
+    (home / "mine.toml").write_text("[labels]\nbatch = 2\n")
+    about = json.loads((out / "local+carb" / "run.json").read_text())
+    about["settings"]["student"]["pretrained"] = str(home / "weights" / "resnet50")
+    (out / "local+carb" / "run.json").write_text(json.dumps(about))
     others = ("--predictions", home / "theirs", "--model", home / "model", "--config", home / "mine.toml")
     shutil.rmtree(out / "labels")  # made with a CLIP of another path
     line = ("report", "--dataset", "toy", "--data-root", root, "--clip", clip, "--out", out, *others)
@@ -76,7 +78,8 @@ def test_an_anonymous_report_names_neither_user_nor_machine_nor_places(
     page = (out / "report.html").read_text()
     assert {name for name in ("zelda", "castle", str(tmp_path), os.sep + "out") if name in page}
     assert str(home) in page
+    assert str(toy_root) in page  # of the command that trained the student
     carbseg(*line, "--anonymous")
     page = (out / "report.html").read_text()
-    assert [name for name in ("zelda", "castle", str(tmp_path)) if name in page] == []
+    assert [name for name in ("zelda", "castle", str(tmp_path), str(toy_root.parent)) if name in page] == []
     assert all(word in page for word in ("--data-root toy", "--clip clip", "resnet50", '"source":"val.zarr"'))

@@ -4,12 +4,16 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from labelgen.training.checkpoints import last_checkpoint
+from pipeline.progress import progress
+from pipeline.stages import students
+from segtrain.trainer import Trainer
 from tests.conftest import ROOT, carbseg, carbseg_process, command
-from tests.pipeline.stages.conftest import TRAINING
+from tests.pipeline.stages.conftest import SHORT, TRAINING
 
 
 def options(toy_root: Path, stores: Path, out: Path, workers: int) -> list[object]:
@@ -69,6 +73,33 @@ def test_a_run_that_was_stopped_and_killed_ends_as_an_uninterrupted_one(
     carbseg(*words)
     carbseg(*options(toy_root, toy_stores, tmp_path / "whole", workers=0))
     require_equal(tmp_path / "cut", tmp_path / "whole")
+
+
+def test_a_cut_run_says_from_where_it_goes_on_and_its_bar_counts_only_steps_of_now(
+    toy_root: Path, toy_stores: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [*options(toy_root, toy_stores, tmp_path, workers=0), *SHORT]
+    save, bars = Trainer.save, list[Any]()
+
+    def save_and_stop(trainer: Trainer, folder: Path) -> None:
+        save(trainer, folder)
+        signal.raise_signal(signal.SIGTERM)  # heard after the next step
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "save", save_and_stop)
+        stopped = carbseg(*words, check=False)
+    assert "stopped by SIGTERM after step 3, which is saved" in stopped.stderr
+    assert "goes on from step" not in stopped.stderr
+
+    def kept(*arguments: Any, **options: Any) -> Any:
+        bars.append(progress(*arguments, **options))
+        return bars[-1]
+
+    monkeypatch.setattr(students, "progress", kept)
+    said = carbseg(*words).stderr
+    assert said.count("training local+carb goes on from step 3\n") == 1
+    assert (bars[0].initial, bars[0].n, bars[0].total) == (3, 6, 6)
+    assert "goes on from step" not in carbseg(*words).stderr  # it is done
 
 
 @pytest.mark.slow
