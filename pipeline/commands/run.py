@@ -134,10 +134,11 @@ def predict(
 ) -> None:
     """Write the class map of each image (or of all in a folder) as an indexed PNG, with the STUDENT folder of a run."""
     from pipeline.stages.prediction import find_images, parse_scales, parse_window, predict_files, relabel_files
+    from pipeline.stages.run import own_device
     from segtrain.model import load_student
     from segtrain.predict import PredictConfig
 
-    model = load_student(student)
+    model = load_student(student).to(own_device())
     files = find_images(images)
     if source is not None:
         click.echo(repr(relabel_files(model, files, source, out)))
