@@ -34,7 +34,7 @@ class Moves:
             self._after += count_pixels(truth_HW, after_HW, len(self._after))
 
     def as_dict(self) -> dict[str, Any]:
-        """Shares of all pixels, the largest moves first; mIoU in percent, None without truth."""
+        """Shares of all pixels, the largest moves first; mIoU, and IoU by class, in percent, None without truth."""
         changed = self._pairs.copy()
         np.fill_diagonal(changed, 0)
         pixels = max(int(self._pairs.sum()), 1)
@@ -50,9 +50,16 @@ class Moves:
             ],
             "miou_before": miou(self._before),
             "miou_after": miou(self._after),
+            "iou_before": _iou(self._before),
+            "iou_after": _iou(self._after),
         }
 
 
 def miou(counts: NDArray[np.int64]) -> float | None:
     """Percent, of a confusion matrix (C, C + 1); None where nothing was counted."""
     return percent(Scores.from_counts(counts).miou) if counts.any() else None
+
+
+def _iou(counts: NDArray[np.int64]) -> list[float | None]:
+    """Percent, of each class; None for one that is in neither truth nor prediction."""
+    return [percent(float(value)) for value in Scores.from_counts(counts).iou]

@@ -137,15 +137,23 @@ function unknownWords({ unknown }) {
     ? [el("p", { class: "problem" }, `CLIP does not know ${said}: to it, all unknown words are the same one.`)] : [];
 }
 
+/** A line of a score in percent, before and after; none where nobody knows. */
+function score(what, before, after) {
+  if (before == null || after == null) return [];
+  const [was, is] = [before.toFixed(1), after.toFixed(1)], gain = is - was; // of what is said
+  const said = gain < 0 ? `−${(-gain).toFixed(1)}` : `+${gain.toFixed(1)}`;
+  return [el("p", {}, `${what} ${was} → ${is} `,
+    gain ? el("strong", { class: gain < 0 ? "worse" : "better" }, said) : "(as before)")];
+}
+
 /** How much changed class, between which classes, and whether it is for the better. */
-function effect({ changed_pixels: share, moves, miou_before: before, miou_after: after }, where) {
-  const changed = el("strong", {}, percent(share)), isScored = before != null && after != null;
+function effect({ changed_pixels: share, moves, ...scores }, where) {
+  const changed = el("strong", {}, percent(share));
   const lines = [el("p", { class: "change" }, changed, ` of the pixels changed class ${where}`)];
-  if (isScored) {
-    const [was, is] = [before.toFixed(1), after.toFixed(1)], gain = is - was; // of what is said
-    const said = gain < 0 ? `−${(-gain).toFixed(1)}` : `+${gain.toFixed(1)}`;
-    lines.push(el("p", {}, `mIoU ${was} → ${is} `,
-      gain ? el("strong", { class: gain < 0 ? "worse" : "better" }, said) : "(as before)"));
+  lines.push(...score("mIoU", scores.miou_before, scores.miou_after));
+  for (const name of changedClasses()) {
+    const id = classes().findIndex((other) => other.name === name);
+    lines.push(...score(`IoU of ${name}`, scores.iou_before[id], scores.iou_after[id]));
   }
   const listed = moves.filter((move) => move.share >= LEAST).slice(0, MOVES);
   const parts = listed.map(({ from, to, share: part }) => el("li", {},

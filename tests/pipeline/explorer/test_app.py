@@ -163,6 +163,9 @@ def test_other_words_change_the_mask_and_what_moved_is_said(client: Client, stor
     for move in said["moves"]:
         share = ((before_HW == move["from"]) & (after_HW == move["to"])).mean()
         assert move["share"] == pytest.approx(share)
+    ious = [iou for iou in said["iou_after"] if iou is not None]
+    assert said["miou_after"] == pytest.approx(np.mean(ious), abs=0.01)
+    assert said["iou_after"][NAMES.index("car")] != said["iou_before"][NAMES.index("car")]
     assert said["miou_before"] == client.ok("/api/images/0/miou?layer=fused")["miou"]
     assert said["miou_after"] == client.ok(f"/api/images/0/miou?layer=fused&words={said['version']}")["miou"]
 

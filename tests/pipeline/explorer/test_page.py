@@ -147,6 +147,7 @@ def test_words_from_the_start_to_the_saved_file(explore: Opener, toy: tuple[obje
     expect(page.locator("#words")).to_contain_text("blue sky")
     expect(page.locator("#moved .change")).to_have_text(re.compile(r"[1-9].* % of the pixels changed class"))
     expect(page.locator("#moved")).to_contain_text("mIoU")
+    expect(page.locator("#moved")).to_contain_text("IoU of road")
     shows(page, "fused")
     assert not np.array_equal(picture(page), before)
     press(page, "Escape", "b")  # out of the field for another word
