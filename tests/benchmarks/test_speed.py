@@ -91,9 +91,8 @@ def test_training(small: None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Ca
     for cells in students:
         assert len(cells) == len(titles)
         assert sum(float(cell.rstrip("%")) for cell in cells[shares]) == pytest.approx(100, abs=1)
-    assert (
-        float(students[1][titles.index("CLIP")].rstrip("%")) < 1 < float(students[2][titles.index("CLIP")].rstrip("%"))
-    )
+    # Only dual views ask CLIP; how long that takes is nobody's business here.
+    assert students[1][titles.index("CLIP")] == "0.0%" != students[2][titles.index("CLIP")]
 
 
 @pytest.mark.slow
@@ -148,7 +147,7 @@ def test_make_bench_measures_a_gpu_by_what_one_changes() -> None:
 
     gpu = ("labels", "engines", "training", "scaleout")
     assert started("DEVICE=cuda") == [f"{name} --device cuda" for name in gpu]
-    cpu = (*gpu, "foundation", "scores", "growth", "tests")
+    cpu = (*gpu, "foundation", "scores", "growth", "explorer", "tests")
     assert [command.split()[0] for command in started()] == list(cpu)
 
 
