@@ -29,9 +29,9 @@ export function forgetSaved() { byId("saved").replaceChildren(); }
 function refresh() {
   const { changedTags, areTagsSaved, words, run } = state, changes = [];
   const say = (what, isSaved) => changes.push(`${what}: ${isSaved ? "saved" : "not saved"}`);
-  if (areWordsChanged()) {
+  if (areWordsChanged() || !areWordsSaved()) {
     const parts = [...changedClasses(), ...(sameLists(words.templates, run.words.templates) ? [] : ["templates"])];
-    say(`words of ${parts.join(", ")}`, areWordsSaved());
+    say(parts.length ? `words of ${parts.join(", ")}` : "words as in the store", areWordsSaved());
   }
   if (changedTags || !areTagsSaved) say(`tags of ${changedTags} image${changedTags === 1 ? "" : "s"}`, areTagsSaved);
   byId("save").disabled = areWordsSaved() && areTagsSaved;

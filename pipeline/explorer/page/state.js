@@ -14,7 +14,7 @@ export const state = {
   classId: 0, // the chosen class
   isAlone: false, // whether masks show only that one
   words: null, // {classes: {NAME: [word]}, templates}, as edited; run.words are the store's
-  savedWords: null, // those that were written to a file last
+  savedWords: null, // those that a file says, or the store's
   word: null, // the free word that was asked last
   tagTurn: 0, // grows with every change of a tag, so that no older mask is taken for a new one
   canUndo: false,
@@ -51,7 +51,7 @@ export function areWordsChanged() {
   return changedClasses().length > 0 || !sameLists(state.words.templates, state.run.words.templates);
 }
 
-export function areWordsSaved() { return !areWordsChanged() || sameLists(state.words, state.savedWords); }
+export function areWordsSaved() { return sameLists(state.words, state.savedWords); }
 
 /** What is suspicious in an image, the worst first, but for what was changed since. */
 export function openSuspects({ suspects, tags }) {

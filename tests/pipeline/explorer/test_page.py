@@ -211,10 +211,34 @@ def test_words_outlive_a_reload_of_the_page(explore: Opener, toy: tuple[object, 
     expect(page.locator("#words")).to_contain_text("azure")
     expect(page.locator("#moved .change")).to_be_visible()
     page.get_by_role("button", name="Reset all").click()
+    page.locator("#save").click()
+    expect(page.locator("#changes")).to_have_text("no changes")
     page.reload()
     shows(page, "fused")
     press(page, "w")
     expect(page.locator("#words")).not_to_contain_text("azure")
+
+
+def test_the_next_session_goes_on_with_saved_words_which_can_be_taken_back(
+    explore: Opener, toy: tuple[object, ...]
+) -> None:
+    page = explore(*toy)
+    shows(page, "fused")
+    press(page, "w")
+    page.get_by_label("a word to add").fill("street")
+    press(page, "Enter")
+    expect(page.locator("#changes")).to_have_text("words of sky: not saved")
+    page.locator("#save").click()
+    expect(page.locator("#changes")).to_have_text("words of sky: saved")
+    again = explore(*toy)
+    shows(again, "fused")
+    expect(again.locator("#changes")).to_have_text("words of sky: saved")
+    press(again, "w")
+    again.get_by_role("button", name="Reset all").click()
+    expect(again.locator("#changes")).to_have_text("words as in the store: not saved")
+    again.locator("#save").click()
+    expect(again.locator("#changes")).to_have_text("no changes")
+    assert tomllib.loads((Path(str(toy[0])) / "prompts.toml").read_text())["sky"] == ["sky"]
 
 
 def test_while_clip_is_being_loaded_that_is_said(
