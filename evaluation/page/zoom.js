@@ -1,9 +1,14 @@
 // Which part of an image is seen on a canvas. CSS pixel = scale * (pixel of the image - [left, top]).
 
 const MAX_SCALE = 24; // CSS pixels per pixel of the image
+const CLICK_PX = 6; // a pointer that moves farther drags
 
 class Zoom {
-  constructor() { Object.assign(this, { scale: 1, left: 0, top: 0, isFit: true, canvas: [1, 1], image: [1, 1] }); }
+  constructor() {
+    Object.assign(this, { scale: 1, left: 0, top: 0, isFit: true, canvas: [1, 1], image: [1, 1] });
+    this.pointers = new Map(); // id -> [x, y] in the canvas, of buttons and fingers that are down
+    this.hasDragged = false;
+  }
 
   /** Sizes as [width, height]; an image that is seen as a whole stays so. */
   resize(canvas, image) {
@@ -43,6 +48,36 @@ class Zoom {
     const [from, to] = [half(was), half(now)];
     this.drag(to[0] - from[0], to[1] - from[1]);
     this.by(span(now) / Math.max(1, span(was)), ...to);
+  }
+
+  get isHeld() { return this.pointers.size > 0; }
+
+  /** A button or a finger goes down: from here it drags, and two of them pinch. */
+  down({ button, pointerId, offsetX, offsetY, target }) {
+    if (button !== 0) return;
+    if (!this.isHeld) this.hasDragged = false;
+    this.pointers.set(pointerId, [offsetX, offsetY]);
+    target.setPointerCapture(pointerId);
+  }
+
+  /** Whether that moved the image. */
+  move({ pointerId, offsetX, offsetY }) {
+    const now = [offsetX, offsetY], was = this.pointers.get(pointerId);
+    if (!was) return false;
+    if (this.pointers.size === 1) {
+      if (!this.hasDragged && Math.hypot(now[0] - was[0], now[1] - was[1]) < CLICK_PX) return false;
+      this.drag(now[0] - was[0], now[1] - was[1]);
+    } else {
+      this.pinch(was, now, [...this.pointers].find(([id]) => id !== pointerId)[1]);
+    }
+    this.hasDragged = true;
+    this.pointers.set(pointerId, now);
+    return true;
+  }
+
+  /** Whether that was a click. */
+  up({ pointerId, type }) {
+    return this.pointers.delete(pointerId) && !this.isHeld && !this.hasDragged && type === "pointerup";
   }
 
   wheel({ deltaMode, deltaY, offsetX, offsetY }) {

@@ -1,11 +1,8 @@
 // The image, zoomed and moved; the points and the cross-hair on it; the magnifier; pointers.
 
 const MAGNIFIED = 17; // pixels of the image that the magnifier is wide; odd: the cross-hair has the middle
-const CLICK_PX = 6; // a pointer that moves farther drags
 
 const zoom = new Zoom();
-const pointers = new Map(); // id -> [x, y] in the canvas, of buttons and fingers that are down
-let hasDragged = false;
 
 function pictureOf({ jpeg }) {
   const picture = new Image();
@@ -140,31 +137,14 @@ function drawMagnifier({ width, height }, picture) {
 
 function aimAt([x, y]) { aim(x / zoom.scale + zoom.left, y / zoom.scale + zoom.top); }
 
-function onDown(event) {
-  if (event.button !== 0) return;
-  if (!pointers.size) hasDragged = false;
-  pointers.set(event.pointerId, [event.offsetX, event.offsetY]);
-  byId("view").setPointerCapture(event.pointerId);
+function onMove(event) {
+  if (zoom.move(event)) drawAll();
+  else if (!zoom.isHeld) aimAt([event.offsetX, event.offsetY]);
 }
 
-function onMove({ pointerId, offsetX, offsetY }) {
-  const now = [offsetX, offsetY], was = pointers.get(pointerId);
-  if (!was) return pointers.size || aimAt(now);
-  if (pointers.size === 1) {
-    if (!hasDragged && Math.hypot(now[0] - was[0], now[1] - was[1]) < CLICK_PX) return;
-    zoom.drag(now[0] - was[0], now[1] - was[1]);
-  } else {
-    zoom.pinch(was, now, [...pointers].find(([id]) => id !== pointerId)[1]);
-  }
-  hasDragged = true;
-  pointers.set(pointerId, now);
-  drawAll();
-}
-
-function onUp({ pointerId, offsetX, offsetY, type }) {
-  const isClick = pointers.delete(pointerId) && !pointers.size && !hasDragged && type === "pointerup";
-  if (!isClick) return;
-  aimAt([offsetX, offsetY]);
+function onUp(event) {
+  if (!zoom.up(event)) return;
+  aimAt([event.offsetX, event.offsetY]);
   setHere();
 }
 
@@ -176,7 +156,7 @@ function onWheel(event) {
 
 function watchView() {
   const canvas = byId("view");
-  canvas.addEventListener("pointerdown", onDown);
+  canvas.addEventListener("pointerdown", (event) => zoom.down(event));
   canvas.addEventListener("pointermove", onMove);
   canvas.addEventListener("pointerup", onUp);
   canvas.addEventListener("pointercancel", onUp);

@@ -5,7 +5,7 @@ import { goTo, reload, showImage, startList, step } from "./list.js";
 import { changePane, closePane, nextPane, pan, splitPane, startPanes, zoomBy, zoomToFit } from "./panes.js";
 import { redraw } from "./redraw.js";
 import {
-  BEFORE, NOW, areWordsSaved, change, className, classes, layers, onChange, shownLayer, sources, state,
+  BEFORE, NOW, areWordsSaved, change, classes, layers, onChange, shownLayer, sources, state,
 } from "./state.js";
 import { startSaving } from "./saved.js";
 import { believeSuspicion, startTags, undoTag } from "./tags.js";

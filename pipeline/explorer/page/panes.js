@@ -4,13 +4,11 @@ import { photo } from "./api.js";
 import { fights, isHeat, isOfView, keyOf, layerOf, miou } from "./painting.js";
 import { MAX_PANES, change, onChange, shownLayer, sources, state } from "./state.js";
 
-const CLICK_PX = 6; // a pointer that moves farther drags
 const CAPTION_PX = 34; // as .caption in page.css
 
 const zoom = new Zoom(); // of all panes
 const drawn = []; // of each pane: its elements, and what is on its canvas
-const pointers = new Map(); // id -> [x, y] in the canvas, of buttons and fingers that are down
-let hasDragged = false, underPointer = null; // [x, y] in pixels of the image
+let underPointer = null; // [x, y] in pixels of the image
 let leaving = new AbortController(), row = null, isDue = false;
 
 // ---- Panes come and go ---------------------------------------------------------------------------------------------
@@ -233,7 +231,7 @@ function placeIn({ overlay }, [x, y]) {
 // ---- Pointers ------------------------------------------------------------------------------------------------------
 
 function listen(canvas, at) {
-  canvas.addEventListener("pointerdown", onDown);
+  canvas.addEventListener("pointerdown", (event) => zoom.down(event));
   canvas.addEventListener("pointermove", onMove);
   canvas.addEventListener("pointerup", (event) => onUp(event, at()));
   canvas.addEventListener("pointercancel", (event) => onUp(event, at()));
@@ -252,33 +250,13 @@ function point(pixel) {
   drawSoon();
 }
 
-function onDown(event) {
-  if (event.button !== 0) return;
-  if (!pointers.size) hasDragged = false;
-  pointers.set(event.pointerId, [event.offsetX, event.offsetY]);
-  event.target.setPointerCapture(event.pointerId);
+function onMove(event) {
+  if (zoom.move(event)) drawSoon();
+  else if (!zoom.isHeld) point(zoom.pixel(event.offsetX, event.offsetY));
 }
 
-function onMove({ pointerId, offsetX, offsetY }) {
-  const now = [offsetX, offsetY], was = pointers.get(pointerId);
-  if (!was) {
-    if (!pointers.size) point(zoom.pixel(...now));
-    return;
-  }
-  if (pointers.size === 1) {
-    if (!hasDragged && Math.hypot(now[0] - was[0], now[1] - was[1]) < CLICK_PX) return;
-    zoom.drag(now[0] - was[0], now[1] - was[1]);
-  } else {
-    zoom.pinch(was, now, [...pointers].find(([id]) => id !== pointerId)[1]);
-  }
-  hasDragged = true;
-  pointers.set(pointerId, now);
-  drawSoon();
-}
-
-function onUp({ pointerId, offsetX, offsetY, type }, place) {
-  const isClick = pointers.delete(pointerId) && !pointers.size && !hasDragged && type === "pointerup";
-  const pixel = isClick ? zoom.pixel(offsetX, offsetY) : null;
+function onUp(event, place) {
+  const pixel = zoom.up(event) ? zoom.pixel(event.offsetX, event.offsetY) : null;
   if (!pixel) return;
   point(pixel);
   chooseClassAt(drawn[place], pixel);

@@ -6,7 +6,7 @@ import { changePane } from "./panes.js";
 import { redraw } from "./redraw.js";
 import { forgetSaved } from "./saved.js";
 import {
-  areWordsChanged, change, changedClasses, className, classes, colourOf, onChange, percent, sameLists, state,
+  areWordsChanged, change, changedClasses, className, classes, colourOf, onChange, percent, state,
 } from "./state.js";
 import { attempt } from "./trouble.js";
 

@@ -53,6 +53,17 @@ def press(page: Page, *keys: str) -> None:
         page.keyboard.press(key)
 
 
+def add_word(page: Page, word: str, name: str = "sky") -> None:
+    """To a class, on the panel Words; waits for what that moves."""
+    page.get_by_role("tab", name="Words").click()
+    page.locator("#word-class").select_option(label=name)
+    page.get_by_label("a word to add").fill(word)
+    press(page, "Enter")
+    expect(page.locator("#words")).to_contain_text(word)
+    expect(page.locator("#moved")).to_have_attribute("aria-busy", "false", timeout=120_000)  # CLIP is loaded first
+    expect(page.locator("#moved .change")).to_contain_text("of the pixels changed class")
+
+
 def tab_to(page: Page, selector: str) -> None:
     """Press Tab until something that fits has the focus."""
     for _ in range(80):

@@ -198,6 +198,14 @@ def test_words_are_tried_on_several_images(client: Client) -> None:
     assert client.error("/api/try", {"images": "many"})
 
 
+def test_what_moved_is_beside_the_words_and_tags_of_the_store(client: Client) -> None:
+    before_HW = client.picture("/api/images/0/mask?layer=fused")
+    first = int(np.bincount(before_HW.ravel()).argmax())
+    client.ok("/api/tags", {"row": 0, "class": first, "present": False})
+    said = client.ok("/api/words", {"row": 0, "layer": "fused"})
+    assert said["changed_pixels"] == pytest.approx((before_HW == first).mean()) != 0
+
+
 def test_words_that_clip_does_not_know_are_said(client: Client) -> None:
     names = {"car": ["vehicle", "zebra crossing"], "sky": ["sky", "zebra"]}
     assert client.ok("/api/words", {"row": 0, "classes": names})["unknown"] == ["zebra", "crossing"]

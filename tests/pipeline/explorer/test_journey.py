@@ -23,7 +23,7 @@ from labelgen.store import PseudoLabelStore
 from pipeline.datasets.classes import CAMVID_CLASSES
 from pipeline.datasets.tags import read_tags
 from tests.conftest import ROOT, carbseg, carbseg_process, command
-from tests.pipeline.explorer.pages import DESKTOP, Opener, drawn_classes, picture, press, shows
+from tests.pipeline.explorer.pages import DESKTOP, Opener, add_word, drawn_classes, picture, press, shows
 
 IMAGES = 3
 CAMVID_SIZE = 360, 480
@@ -54,16 +54,6 @@ def camvid_data(toy_root: Path, root: Path) -> None:
             )
             write_png(root / "valannot" / drawn.name, truth_HW.astype(np.uint8))
     (root / "val.txt").write_text("\n".join(lines))
-
-
-def add_word(page: Page, name: str, word: str) -> None:
-    """To a class; waits for what that moves."""
-    page.locator("#word-class").select_option(label=name)
-    page.get_by_label("a word to add").fill(word)
-    press(page, "Enter")
-    expect(page.locator("#words")).to_contain_text(word)
-    expect(page.locator("#moved")).to_have_attribute("aria-busy", "false", timeout=120_000)  # CLIP is loaded first
-    expect(page.locator("#moved .change")).to_contain_text("of the pixels changed class")
 
 
 def shown_classes(page: Page, shape: tuple[int, ...]) -> NDArray[np.int64]:
@@ -103,9 +93,8 @@ def test_from_the_start_to_saved_files_and_from_these_to_the_same_masks(
             before_HW = store.mask(image_id, "fused")
             np.testing.assert_array_equal(shown_classes(page, before_HW.shape), before_HW)
 
-            press(page, "w")
-            add_word(page, "car", "vehicle")
-            add_word(page, "road", "street")
+            add_word(page, "vehicle", "car")
+            add_word(page, "street", "road")
             page.get_by_role("button", name="remove road").click()
             expect(page.locator("#words")).not_to_contain_text("road")
 

@@ -21,7 +21,7 @@ from pipeline.explorer.looking import Looker
 from tests.conftest import carbseg
 from tests.files import image, own_folder
 from tests.pipeline.explorer.conftest import run_folder, session_of
-from tests.pipeline.explorer.pages import DESKTOP, Opener, drawn_classes, picture, press, shows, tab_to
+from tests.pipeline.explorer.pages import DESKTOP, Opener, add_word, drawn_classes, picture, press, shows, tab_to
 
 REFUSED = "Failed to load resource"  # what the console says of an answer that is an error
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
@@ -199,10 +199,7 @@ def test_a_word_is_asked_beside_those_that_are_edited_now(explore: Opener, toy: 
 def test_words_outlive_a_reload_of_the_page(explore: Opener, toy: tuple[object, ...]) -> None:
     page = explore(*toy)
     shows(page, "fused")
-    press(page, "w")
-    page.get_by_label("a word to add").fill("azure")
-    press(page, "Enter")
-    expect(page.locator("#moved .change")).to_be_visible()
+    add_word(page, "azure")
     page.get_by_role("button", name="Save", exact=True).click()  # else the browser asks whether to leave
     expect(page.locator("#saved")).to_contain_text("Saved")
     page.reload()
@@ -224,9 +221,7 @@ def test_the_next_session_goes_on_with_saved_words_which_can_be_taken_back(
 ) -> None:
     page = explore(*toy)
     shows(page, "fused")
-    press(page, "w")
-    page.get_by_label("a word to add").fill("street")
-    press(page, "Enter")
+    add_word(page, "street")
     expect(page.locator("#changes")).to_have_text("words of sky: not saved")
     page.locator("#save").click()
     expect(page.locator("#changes")).to_have_text("words of sky: saved")
@@ -268,9 +263,7 @@ def test_a_file_of_somebody_else_is_replaced_only_if_that_is_wanted_and_the_comm
     file.write_text("# mine\n")
     page = explore(*toy, expected=REFUSED, permissions=["clipboard-read", "clipboard-write"])
     shows(page, "fused")
-    press(page, "w")
-    page.get_by_label("a word to add").fill("azure")
-    press(page, "Enter")
+    add_word(page, "azure")
     page.get_by_role("button", name="Save", exact=True).click()
     expect(page.locator("#saved")).to_contain_text("prompts.toml is there already")
     assert file.read_text() == "# mine\n"
@@ -346,7 +339,8 @@ def test_the_place_in_the_list_is_kept_and_a_search_ends(explore: Opener, toy: t
     shows(page, "fused")
     press(page, "ArrowRight", "ArrowRight")
     expect(page.locator("#place")).to_have_text("3 of 3")
-    name = page.locator("#image-name").inner_text()
+    name = page.locator("[role=option][aria-selected=true] .clip").first.inner_text()
+    expect(page.locator("#image-name")).to_have_text(name)  # the list is ahead of the image
     page.reload()
     expect(page.locator("#place")).to_have_text("3 of 3")
     page.locator("#sort").select_option("order")
